@@ -1,0 +1,48 @@
+"""What a site says of itself: where its scans are and how they map to a study. Never leaves the site."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from common.study import Name
+
+
+class LabelRange(BaseModel):
+    """Stored values `from` … `to` (both included), for masks that are grey rather than binary."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    low: float = Field(alias="from")
+    high: float = Field(float("inf"), alias="to")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"from ({self.low:g}) must not be above to ({self.high:g})")
+        return self
+
+
+LabelRule = int | tuple[int, ...] | LabelRange
+
+
+class SiteConfig(BaseModel):
+    """A site's own settings (site.yaml).
+
+    Attributes:
+        name: The site's name in the federation.
+        data: Folder or table (CSV, JSON) of its cases.
+        layout: How the cases lie there; `auto` recognises all of them.
+        where: For tables: only the rows whose columns have these values.
+        labels: Study label -> stored value, values or range. Without it the i-th study label is stored as i.
+        use: `test` sites are never trained on, only evaluated.
+        device: `auto` takes CUDA, else MPS, else the CPU.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: Name
+    data: Path
+    layout: Literal["auto", "nnunet", "msd", "bids", "table", "folders"] = "auto"
+    where: dict[str, str] = {}
+    labels: dict[str, LabelRule] = {}
+    use: Literal["train", "test"] = "train"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"

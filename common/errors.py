@@ -1,0 +1,57 @@
+"""Every error that fedscan raises on purpose, drawn as a tree.
+
+    FedscanError
+    ├── StudyError         a study or site file is wrong                 E_STUDY
+    ├── DataError          a site's scans cannot be used                 E_DATA
+    ├── TrainingError      training left the finite numbers              E_TRAINING
+    ├── WireError          bytes that do not fit the study's schema      E_WIRE
+    ├── RoundError         too few sites answered for the round to count E_ROUND
+    └── CheckpointError    a run's state on disk cannot be continued     E_CHECKPOINT
+
+The message is for the people of the machine it was raised on: it says what is wrong, where, and what to do.
+Only `code` may leave a site.
+"""
+
+from typing import ClassVar
+
+
+class FedscanError(Exception):
+    """Base of all errors that a user can act on; the command line prints the message without a traceback."""
+
+    code: ClassVar[str] = "E_FEDSCAN"
+
+
+class StudyError(FedscanError):
+    """A study or site file is wrong; the message names file, line, key and remedy."""
+
+    code = "E_STUDY"
+
+
+class DataError(FedscanError):
+    """A site's scans cannot be used for the study."""
+
+    code = "E_DATA"
+
+
+class TrainingError(FedscanError):
+    """Local training produced NaN or infinite values."""
+
+    code = "E_TRAINING"
+
+
+class WireError(FedscanError):
+    """A message holds bytes, names or numbers that the study's schema does not allow."""
+
+    code = "E_WIRE"
+
+
+class RoundError(FedscanError):
+    """Too few sites answered for a round to count."""
+
+    code = "E_ROUND"
+
+
+class CheckpointError(FedscanError):
+    """A run's state on disk does not belong to this study, or is damaged."""
+
+    code = "E_CHECKPOINT"

@@ -1,0 +1,30 @@
+"""Losses by name.
+
+A loss is a callable `(*, options...) -> nn.Module`; the module maps logits `(B, K, *S)` and a label map `(B, *S)`
+of int64 to a scalar. To add one: write a file here and add a line to the table.
+"""
+
+from typing import TYPE_CHECKING
+
+from common.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from common.study import Study
+
+LOSSES = Registry(
+    "loss",
+    {
+        "dice_ce": "common.losses.compound:DiceCELoss",
+        "dice": "common.losses.overlap:DiceLoss",
+        "ce": "common.losses.distribution:CELoss",
+    },
+)
+
+
+def build_loss(study: "Study") -> "nn.Module":
+    """The study's loss; also accepts the list of logits of a deeply supervised net."""
+    from common.losses.deep_supervision import DeepSupervision
+
+    return DeepSupervision(LOSSES.get(study.loss.name)(**study.loss.options))

@@ -1,0 +1,277 @@
+"""The study: one YAML file that says what is learnt and how. Data, never code.
+
+Everything here is the same at the coordinator, at every site and in a simulation. What differs by site (where the
+scans are, how its labels are numbered) stands in the site's own file and outside the digest.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    model_serializer,
+    model_validator,
+)
+
+from common.documents import Document
+from common.losses import LOSSES
+from common.nets import NETS
+from common.registry import Registry
+from common.strategies import STRATEGIES
+
+# Keys of a study file that only a simulation reads; they stand outside the digest.
+SIMULATION_KEYS = ("sites", "partition", "compare")
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Part(BaseModel):
+    """Base of the study's sections: no unknown keys, nothing changes after validation, NaN refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Choice(BaseModel):
+    """A name from a registry and its options, written flat: `{name: dynunet, size: small}` or just `dynunet`."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    options: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flat(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, dict):
+            options = {k: v for k, v in value.items() if k != "name"}
+            return {**({"name": value["name"]} if "name" in value else {}), "options": options}
+        return value
+
+    @model_serializer
+    def _flatten(self) -> dict[str, Any]:
+        return {"name": self.name, **self.options}
+
+
+def _from(registry: Registry) -> AfterValidator:
+    """Check a Choice against `registry` and fill in the defaults of its options."""
+    return AfterValidator(
+        lambda c: c.model_copy(update={"options": registry.check(c.name, c.options)})
+    )
+
+
+class ZScore(Part):
+    """Subtract the mean and divide by the standard deviation of the volume (of its non-zero voxels if `nonzero`)."""
+
+    method: Literal["zscore"] = "zscore"
+    nonzero: bool = False
+
+
+class Percentile(Part):
+    """Map the `low`th to the `high`th percentile of the volume to −1 … 1, values outside clipped."""
+
+    method: Literal["percentile"] = "percentile"
+    low: float = Field(0.5, ge=0, lt=100)
+    high: float = Field(99.5, gt=0, le=100)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low ({self.low:g}) must be below high ({self.high:g})")
+        return self
+
+
+class Window(Part):
+    """Map `low` … `high` (CT: Hounsfield units) to −1 … 1, values outside clipped."""
+
+    method: Literal["window"] = "window"
+    low: float = -1000.0
+    high: float = 400.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low ({self.low:g}) must be below high ({self.high:g})")
+        return self
+
+
+Intensity = Annotated[ZScore | Percentile | Window, Field(discriminator="method")]
+
+
+class Plan(Part):
+    """How every case becomes an array, fixed before round 1.
+
+    Attributes:
+        spacing: Voxel size in mm (RAS+ axes) to which cases are resampled; none keeps each case's own grid.
+        size: For 2D pictures without a physical size: pixels to which they are resized.
+        patch: Size in voxels of what the net sees in training.
+        intensity: One rule for all channels, or one per channel.
+    """
+
+    spacing: tuple[Annotated[float, Field(gt=0, le=100)], ...] | None = None
+    size: tuple[Annotated[int, Field(ge=8, le=8192)], ...] | None = None
+    patch: tuple[Annotated[int, Field(ge=8, le=1024)], ...]
+    intensity: Intensity | tuple[Intensity, ...] = ZScore()
+
+
+class Data(Part):
+    """What a case consists of, and what happens to a case that cannot be used.
+
+    Attributes:
+        channels: Names of the image channels, in the order in which the net sees them.
+        labels: Names of the structures; the first has value 1 in the label map, background is 0.
+        dimensions: 3 for volumes, 2 for pictures.
+        bad_cases: `exclude` leaves a bad case out and says so; `refuse` refuses the whole site.
+    """
+
+    channels: tuple[Name, ...] = Field(("image",), min_length=1, max_length=32)
+    labels: tuple[Name, ...] = Field(min_length=1, max_length=254)
+    dimensions: Literal[2, 3] = 3
+    bad_cases: Literal["exclude", "refuse"] = "exclude"
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        for what, names in (("channels", self.channels), ("labels", self.labels)):
+            if len(set(names)) < len(names):
+                raise ValueError(f"{what}: each name may stand once: {', '.join(names)}")
+        if "background" in self.labels:
+            raise ValueError("labels: background is always value 0; leave it out")
+        return self
+
+
+class Training(Part):
+    """What a site does in one round.
+
+    Attributes:
+        optimizer: `adamw` or `sgd` (Nesterov momentum).
+        rate: Learning rate at the schedule's top.
+        schedule: Over all steps of the study, not of one round: `constant`, `cosine` to 0 or `poly` (1−t)^0.9.
+        warmup: Steps of linear rise at the start of the study.
+        steps: Optimiser steps per round; or `epochs` passes over the site's training cases.
+        optimizer_state: `keep` carries the moments on from round to round, `reset` starts each round afresh.
+        clip: Largest L2 norm of the gradient; none switches clipping off.
+        precision: `auto` is mixed precision on CUDA and fp32 elsewhere; `bf16` is mixed on any device.
+        foreground: Share of the patches that are centred on a labelled voxel.
+    """
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    rate: float = Field(1e-3, gt=0, le=10)
+    weight_decay: float = Field(1e-2, ge=0, le=1)
+    momentum: float = Field(0.99, ge=0, lt=1)
+    schedule: Literal["constant", "cosine", "poly"] = "poly"
+    warmup: int = Field(0, ge=0)
+    batch: int = Field(2, ge=1, le=1024)
+    steps: int | None = Field(None, ge=1, le=1_000_000)
+    epochs: int | None = Field(None, ge=1, le=10_000)
+    optimizer_state: Literal["keep", "reset"] = "keep"
+    clip: float | None = Field(12.0, gt=0)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    augment: Literal["default", "none"] = "default"
+    foreground: float = Field(0.34, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give either steps or epochs (per round), not both and not none")
+        return self
+
+
+class Rounds(Part):
+    """How the rounds run at the coordinator.
+
+    Attributes:
+        number: Rounds of the study.
+        weights: A site's weight in the mean: its training `cases`, the `patches` it trained on, or `equal`.
+        quorum: Smallest share of the sites whose replies make a round count.
+        deadline: Seconds after which a round goes on without the sites that have not answered; none waits.
+        buffers: Running statistics of batch normalisation: `aggregate` pools mean and variance, `local` never sends.
+    """
+
+    number: int = Field(20, ge=1, le=100_000)
+    weights: Literal["cases", "patches", "equal"] = "cases"
+    quorum: float = Field(0.5, gt=0, le=1)
+    deadline: float | None = Field(None, gt=0)
+    buffers: Literal["aggregate", "local"] = "aggregate"
+
+
+class Evaluation(Part):
+    """Which patients are kept apart, and when the global model is validated.
+
+    Attributes:
+        validation: Share of a site's patients on which models are chosen.
+        test: Share of a site's patients that is read once, at the end.
+        every: Validate after every so many rounds (and after the last).
+        overlap: Share by which sliding windows overlap.
+    """
+
+    validation: Fraction = 0.2
+    test: Fraction = 0.2
+    every: int = Field(1, ge=1)
+    overlap: float = Field(0.5, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _something_left(self) -> Self:
+        if self.validation + self.test >= 1:
+            raise ValueError(f"validation + test is {self.validation + self.test:g}: no patient is left for training")
+        return self
+
+
+class Study(Part):
+    """One study, complete: every default is filled in, so that equal studies have equal digests."""
+
+    name: Name
+    description: str = Field("", max_length=2000)
+    seed: int = Field(1, ge=0, lt=2**31)
+    data: Data
+    plan: Plan
+    net: Annotated[Choice, _from(NETS)] = Field(Choice(name="dynunet"), validate_default=True)
+    loss: Annotated[Choice, _from(LOSSES)] = Field(Choice(name="dice_ce"), validate_default=True)
+    training: Training
+    strategy: Annotated[Choice, _from(STRATEGIES)] = Field(Choice(name="fedavg"), validate_default=True)
+    rounds: Rounds = Rounds()
+    evaluation: Evaluation = Evaluation()
+
+    @model_validator(mode="after")
+    def _dimensions_agree(self) -> Self:
+        n = self.data.dimensions
+        for key in ("spacing", "size", "patch"):
+            value = getattr(self.plan, key)
+            if value is not None and len(value) != n:
+                raise ValueError(f"plan.{key} has {len(value)} numbers, but data.dimensions is {n}")
+        if self.plan.size is not None and (n != 2 or self.plan.spacing is not None):
+            raise ValueError("plan.size is for 2D pictures without plan.spacing")
+        rules = self.plan.intensity
+        if isinstance(rules, tuple) and len(rules) != len(self.data.channels):
+            raise ValueError(f"plan.intensity has {len(rules)} rules for {len(self.data.channels)} channels")
+        return self
+
+    @property
+    def classes(self) -> int:
+        """Output channels of the net: the labels and the background."""
+        return len(self.data.labels) + 1
+
+    def canonical(self) -> bytes:
+        """The study as bytes that are the same for equal studies: JSON, keys sorted, no white space, UTF-8."""
+        data = self.model_dump(mode="json")
+        return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+    def digest(self) -> str:
+        """SHA-256 of `canonical()`, in hex."""
+        return hashlib.sha256(self.canonical()).hexdigest()
+
+
+def load_study(path: Path) -> Study:
+    """Read and validate a study file; raises StudyError naming file, line, key and remedy."""
+    return study_of(Document.read(path))
+
+
+def study_of(document: Document) -> Study:
+    """The study in `document`, without the sections that only a simulation reads."""
+    data = {k: v for k, v in document.data.items() if k not in SIMULATION_KEYS}
+    return document.validate(Study, data)
