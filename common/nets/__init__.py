@@ -2,11 +2,14 @@
 
 A net is a callable `(dimensions, channels, classes, *, options...) -> nn.Module`. The module maps an image
 `(B, C, *S)` to logits `(B, K, *S)`, K = labels + background. In training mode a deeply supervised net returns a list
-of logits, the full resolution first. To add one: write a file here and add a line to the table.
+of logits, the full resolution first, each further one on its own coarser grid. Its attribute `divisor` says of what
+each side of the input must be a multiple; the sides together must be larger than it, so that the lowest level has
+more than one voxel to normalise over. To add one: write a file here and add a line to the table.
 """
 
 from typing import TYPE_CHECKING
 
+from common.errors import StudyError
 from common.registry import Registry
 
 if TYPE_CHECKING:
@@ -29,3 +32,23 @@ def build_net(study: "Study") -> "nn.Module":
     make = NETS.get(study.net.name)
     net: nn.Module = make(study.data.dimensions, len(study.data.channels), study.classes, **study.net.options)
     return net
+
+
+def divisor(net: "nn.Module") -> tuple[int, ...]:
+    """Of what each side of the net's input must be a multiple, e.g. `(8, 8, 8)`."""
+    return tuple(int(n) for n in net.divisor)  # type: ignore[union-attr]
+
+
+def check_patch(study: "Study", net: "nn.Module") -> None:
+    """Raise StudyError if the study's patch does not fit the net, naming the nearest patch that does."""
+    patch, steps = study.plan.patch, divisor(net)
+    near = [max(n, round(side / n) * n) for side, n in zip(patch, steps, strict=True)]
+    if list(patch) != near:
+        raise StudyError(
+            f"plan.patch {list(patch)} does not fit net {study.net.name}, which halves its input and needs multiples "
+            f"of {list(steps)}; the nearest is {near}"
+        )
+    if patch == steps:
+        raise StudyError(
+            f"plan.patch {list(patch)} leaves a single voxel at the lowest level of net {study.net.name}; double a side"
+        )
