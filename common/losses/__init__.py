@@ -1,7 +1,7 @@
 """Losses by name.
 
-A loss is a callable `(*, options...) -> nn.Module`; the module maps logits `(B, K, *S)` and a label map `(B, *S)`
-of int64 to a scalar. To add one: write a file here and add a line to the table.
+A loss is a callable `(*, options...) -> nn.Module`; the module maps logits `(B, K, *S)` and a label map `(B,
+*S)` of int64 to a scalar. To add one: write a file here and add a line to the table.
 """
 
 from typing import TYPE_CHECKING

@@ -16,9 +16,10 @@ def head_weights(heads: int) -> list[float]:
 
 
 class DeepSupervision(nn.Module):
-    """The weighted sum of `loss` over a list of logits, finest first; a single tensor goes straight to `loss`.
+    """The weighted sum of `loss` over a list of logits, finest first; a single tensor has weight 1.
 
-    The label map is brought to each output's grid by nearest neighbour. Outputs of weight 0 are not looked at.
+    The label map is brought to each output's grid by nearest neighbour. Outputs of weight 0 are not looked
+    at.
     """
 
     def __init__(self, loss: nn.Module) -> None:
@@ -36,7 +37,7 @@ class DeepSupervision(nn.Module):
 
 
 def nearest(target: torch.Tensor, size: torch.Size) -> torch.Tensor:
-    """Labels `(B, *S)` on a grid of `size`: each new voxel takes the label at its centre (`nearest-exact`)."""
+    """Labels `(B, *S)` on a grid of `size`: each takes the label at its centre (`nearest-exact`)."""
     for axis, (old, new) in enumerate(zip(target.shape[1:], size, strict=True), start=1):
         if old != new:
             index = (2 * torch.arange(new, device=target.device) + 1) * old // (2 * new)

@@ -10,8 +10,9 @@ from torch import nn
 class DiceLoss(nn.Module):
     """Soft Dice loss, 1 − (2·Σpt + s) / (Σp + Σt + s), averaged over the labels.
 
-    A label that no voxel of the group has (the group is the batch, or one item) counts 1 − s / (Σp + s): 0 where
-    nothing is predicted and nearly 1 elsewhere. With `batch`, a patch without foreground therefore only adds to Σp.
+    A label that no voxel of the group has (the group is the batch, or one item) counts 1 − s / (Σp + s): 0
+    where nothing is predicted and nearly 1 elsewhere. With `batch`, a patch without foreground therefore only
+    adds to Σp.
 
     Args:
         background: Whether the background counts as a label.

@@ -1,10 +1,11 @@
 """Encoder-decoder nets by name.
 
 A net is a callable `(dimensions, channels, classes, *, options...) -> nn.Module`. The module maps an image
-`(B, C, *S)` to logits `(B, K, *S)`, K = labels + background. In training mode a deeply supervised net returns a list
-of logits, the full resolution first, each further one on its own coarser grid. Its attribute `divisor` says of what
-each side of the input must be a multiple; the sides together must be larger than it, so that the lowest level has
-more than one voxel to normalise over. To add one: write a file here and add a line to the table.
+`(B, C, *S)` to logits `(B, K, *S)`, K = labels + background. In training mode a deeply supervised net returns
+a list of logits, the full resolution first, each further one on its own coarser grid. Its attribute `divisor`
+says of what each side of the input must be a multiple; the sides together must be larger than it, so that the
+lowest level has more than one voxel to normalise over. To add one: write a file here and add a line to the
+table.
 """
 
 from typing import TYPE_CHECKING
@@ -45,10 +46,11 @@ def check_patch(study: "Study", net: "nn.Module") -> None:
     near = [max(n, round(side / n) * n) for side, n in zip(patch, steps, strict=True)]
     if list(patch) != near:
         raise StudyError(
-            f"plan.patch {list(patch)} does not fit net {study.net.name}, which halves its input and needs multiples "
-            f"of {list(steps)}; the nearest is {near}"
+            f"plan.patch {list(patch)} does not fit net {study.net.name}, which needs multiples of "
+            f"{list(steps)}; the nearest is {near}"
         )
     if patch == steps:
         raise StudyError(
-            f"plan.patch {list(patch)} leaves a single voxel at the lowest level of net {study.net.name}; double a side"
+            f"plan.patch {list(patch)} leaves a single voxel at the lowest level of net {study.net.name}; "
+            "double a side"
         )

@@ -1,7 +1,7 @@
 """nnU-Net's plain U-Net: MONAI's DynUNet with supervision at true resolution.
 
-Source of the architecture: Isensee et al. 2021 (nnU-Net); MONAI 1.6 holds the blocks. Size `large` has the stages,
-widths and number of supervised outputs that nnU-Net plans for one large GPU.
+Source of the architecture: Isensee et al. 2021 (nnU-Net); MONAI 1.6 holds the blocks. Size `large` has the
+stages, widths and number of supervised outputs that nnU-Net plans for one large GPU.
 """
 
 import math
@@ -11,6 +11,8 @@ import torch
 from monai.networks.nets.dynunet import DynUNet
 from pydantic import Field
 from torch import nn
+
+from common.nets.shapes import check_input
 
 Step = Annotated[tuple[Annotated[int, Field(ge=1, le=2)], ...], Field(min_length=2, max_length=3)]
 Steps = Annotated[tuple[Step, ...], Field(min_length=2, max_length=8)]
@@ -36,9 +38,9 @@ _NORMS = {"instance": ("INSTANCE", {"affine": True}), "batch": "BATCH", "group":
 class SupervisedDynUNet(DynUNet):  # type: ignore[misc,unused-ignore]
     """DynUNet whose supervised outputs keep their own resolution.
 
-    MONAI up-samples every output to full size and stacks them, which costs memory and time in each step; and it lists
-    each block twice in the state, once in its recursive skip layers. Neither is wanted here; parameters, their
-    initial values and the output are MONAI's.
+    MONAI up-samples every output to full size and stacks them, which costs memory and time in each step; and
+    it lists each block twice in the state, once in its recursive skip layers. Neither is wanted here;
+    parameters, their initial values and the output are MONAI's.
     """
 
     divisor: tuple[int, ...]
@@ -49,7 +51,12 @@ class SupervisedDynUNet(DynUNet):  # type: ignore[misc,unused-ignore]
         del self.heads
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
-        """Logits `(B, K, *S)`; in training with deep supervision a list, the full resolution first."""
+        """Logits `(B, K, *S)`; in training with deep supervision a list, the full resolution first.
+
+        Raises:
+            ValueError: A side is no multiple of `divisor`, or the lowest level would have a single voxel.
+        """
+        check_input(x.shape[2:], self.divisor)
         skips = [self.input_block(x)]
         for down in self.downsamples:
             skips.append(down(skips[-1]))
@@ -82,11 +89,12 @@ def dynunet(
         channels: Image channels.
         classes: Labels and background.
         size: `small` trains on a CPU, `medium` on any GPU, `large` is nnU-Net's own (a GPU of 8 GB or more).
-        norm: Normalisation after each convolution; all have a learnt scale and shift, only `batch` has buffers.
+        norm: Normalisation after each convolution; all have a learnt scale and shift, only `batch` has
+            buffers.
         deep_supervision: Also supervise all lower resolutions of the decoder but the lowest.
-        strides: Step from each level to the next, per axis 1 or 2, e.g. `[[2, 2, 1], [2, 2, 2], [2, 2, 2]]` for
-            volumes with thick slices. Their number sets the number of levels. An axis that is first left alone gets
-            kernels of width 1 until the level before its first halving, as in nnU-Net.
+        strides: Step from each level to the next, per axis 1 or 2, e.g. `[[2, 2, 1], [2, 2, 2], [2, 2, 2]]`
+            for volumes with thick slices. Their number sets the number of levels. An axis that is first left
+            alone gets kernels of width 1 until the level before its first halving, as in nnU-Net.
 
     Raises:
         ValueError: A step of `strides` has not one number per axis.
