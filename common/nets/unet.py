@@ -104,15 +104,11 @@ class UNet(nn.Module):
 
     def valid_sizes(self, side: int) -> tuple[int, int]:
         """The smallest (input, output) side of the bare `valid` net whose output covers `side`."""
-        bottom = 1
-        while True:
-            down, up = bottom + 4, bottom
-            for _ in range(self.levels - 1):
-                down, up = 2 * down + 4, 2 * up - 4
-            # Sides of the way up are even before their two convolutions, and so centred on those of the way
-            down. if up >= side:
-                return down, up
-            bottom += 1
+        # Two convolutions take 4 off each level; going down that is halved at each step, going up doubled.
+        halved = 2 ** (self.levels - 1)
+        lost = 4 * (halved - 1)
+        bottom = -(-(side + lost) // halved)
+        return halved * (bottom + 4) + lost, halved * bottom - lost
 
 
 class UpBlock(nn.Module):
