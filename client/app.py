@@ -1,0 +1,202 @@
+"""The ClientApp: how a site answers the coordinator. Thin: the work is done in training, evaluation and data."""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from torch import Tensor, nn
+
+from client.data.patches import Batches
+from client.data.volume import SiteData
+from client.evaluation import evaluate, summary
+from client.results import write_results
+from client.site import SiteConfig
+from client.state import SiteState
+from client.training import Span, channels_last, make_optimizer, optimizer_tensors, restore_optimizer, train
+from common import wire
+from common.errors import FedscanError, WireError
+from common.losses import build_loss
+from common.nets import build_net
+from common.seeds import derive
+from common.study import Study
+from common.wire import Schema, Task, running_statistics
+
+log = logging.getLogger("fedscan.site")
+
+
+class Workplace:
+    """A net and a loss that stay warm from task to task; sites of one process may share it.
+
+    Holds one net: every task first loads the weights that it was sent.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._study: str | None = None
+
+    def take(self, study: Study) -> tuple[nn.Module, nn.Module, Schema]:
+        """Net, loss and schema of `study`."""
+        key = study.digest()
+        if key != self._study:
+            self._net = channels_last(build_net(study).to(self.device))
+            self._loss = build_loss(study).to(self.device)
+            self._schema = Schema.of(study)
+            self._study = key
+        return self._net, self._loss, self._schema
+
+
+class OpenSite:
+    """A site ready to work: its configuration, its cases, its folder on disk.
+
+    Args:
+        config: The site's own settings.
+        home: Where the site keeps its state and its per-case results; never leaves the site.
+        load: Gives the site's cases, prepared for a study.
+        workplace: Where its nets live.
+        on_step: Called after each training step.
+    """
+
+    def __init__(
+        self,
+        config: SiteConfig,
+        home: Path,
+        load: Callable[[Study], SiteData],
+        workplace: Workplace,
+        on_step: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.config = config
+        self.home = home
+        self.workplace = workplace
+        self.on_step = on_step
+        self._load = load
+        self._plan: str | None = None
+        self._batches: Batches | None = None
+
+    def data(self, study: Study) -> SiteData:
+        """The site's cases for `study`; prepared once for all studies that see them alike."""
+        key = json.dumps(
+            study.model_dump(mode="json", include={"data", "plan", "evaluation", "seed"}), sort_keys=True
+        )
+        if key != self._plan:
+            self._data, self._plan, self._batches = self._load(study), key, None
+        return self._data
+
+    def batches(self, study: Study) -> Batches:
+        """The site's stream of training batches.
+
+        It is seeded by the study and by what the cases hold, not by the site's name: equal data give equal batches.
+        """
+        cases = self.data(study).train
+        stream = derive(study.seed, "batches", *sorted(c.key for c in cases))
+        if self._batches is None or self._batches.study.training != study.training:
+            self._batches = Batches(cases, study, stream)
+        return self._batches
+
+    def steps(self, study: Study) -> int:
+        """Training steps per round."""
+        if study.training.steps is not None:
+            return study.training.steps
+        return (study.training.epochs or 1) * self.batches(study).steps_per_epoch
+
+
+def make_app(open_site: Callable[[Context], OpenSite]) -> ClientApp:
+    """The ClientApp over whichever site `open_site` finds for a node."""
+    app = ClientApp()
+
+    def guarded(
+        handle: Callable[[OpenSite, Message, Study, Task], Message],
+    ) -> Callable[[Message, Context], Message]:
+        def answer(message: Message, context: Context) -> Message:
+            try:
+                study, task = wire.read_instruction(message)
+                return handle(open_site(context), message, study, task)
+            except FedscanError as error:
+                log.error("%s: %s", error.code, error)
+                return wire.error_reply(message, error.code)
+
+        return answer
+
+    app.query()(guarded(_join))
+    app.train()(guarded(_train))
+    app.evaluate()(guarded(_evaluate))
+    return app
+
+
+def _join(site: OpenSite, message: Message, study: Study, task: Task) -> Message:
+    data = site.data(study)
+    patients = {c.patient for c in (*data.train, *data.validation, *data.test)}
+    counts = {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)}
+    steps = site.steps(study) if data.train else 0
+    return wire.site_reply(message, site.config.name, {**counts, "patients": len(patients), "steps": steps})
+
+
+def _train(site: OpenSite, message: Message, study: Study, task: Task) -> Message:
+    started = time.monotonic()
+    net, loss, schema = site.workplace.take(study)
+    schema.load(wire.read_arrays(schema, message), net)
+    state = SiteState(site.home / "state" / task.run)
+    kept = state.load(task.acknowledged)
+    _load_buffers(net, study, kept)
+    optimizer = make_optimizer(net, study.training)
+    if study.training.optimizer_state == "keep":
+        restore_optimizer(optimizer, kept)
+    count = site.steps(study)
+    span = Span((task.round - 1) * count, count, study.rounds.number * count)
+    batches = site.batches(study)
+    torch.manual_seed(derive(batches.stream, "dropout", task.round))
+    mean_loss = train(
+        net,
+        loss,
+        optimizer,
+        batches.prefetch(span.first, count),
+        study.training,
+        span,
+        task.terms,
+        site.on_step,
+    )
+    state.stage(task.round, _keep(net, optimizer, study))
+    metrics = {"num-examples": len(site.data(study).train), "steps": count, "loss": mean_loss,
+               "seconds": time.monotonic() - started}  # fmt: skip
+    return wire.train_reply(message, schema.pack(net.state_dict()), metrics)
+
+
+def _evaluate(site: OpenSite, message: Message, study: Study, task: Task) -> Message:
+    started = time.monotonic()
+    if task.part == "train":
+        raise WireError("a model is never evaluated on training cases")
+    net, _, schema = site.workplace.take(study)
+    schema.load(wire.read_arrays(schema, message), net)
+    _load_buffers(net, study, SiteState(site.home / "state" / task.run).load(task.acknowledged))
+    cases = getattr(site.data(study), task.part)
+    results = evaluate(net, cases, study, site.workplace.device)
+    write_results(
+        site.home / "results" / task.run / f"round-{task.round:05d}-{task.part}.json", study, results
+    )
+    return wire.metrics_reply(message, {**summary(results, study), "seconds": time.monotonic() - started})
+
+
+def _load_buffers(net: nn.Module, study: Study, kept: dict[str, Tensor]) -> None:
+    """Put the site's own running statistics into the net, or fresh ones where it has none yet."""
+    if study.rounds.buffers != "local":
+        return
+    for module in net.modules():
+        if hasattr(module, "reset_running_stats"):
+            module.reset_running_stats()
+    net.load_state_dict(
+        {k.removeprefix("buffer."): v for k, v in kept.items() if k.startswith("buffer.")}, strict=False
+    )
+
+
+def _keep(net: nn.Module, optimizer: torch.optim.Optimizer, study: Study) -> dict[str, Tensor]:
+    kept: dict[str, Tensor] = {}
+    if study.training.optimizer_state == "keep":
+        kept |= dict(optimizer_tensors(optimizer))
+    if study.rounds.buffers == "local":
+        state = net.state_dict()
+        kept |= {f"buffer.{name}": state[name] for name in running_statistics(net)}
+    return kept

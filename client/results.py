@@ -1,0 +1,32 @@
+"""Per-case results, in the site's own home. They never leave a real site; a simulation reads them there."""
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from client.evaluation import CaseResult
+from common.study import Study
+
+
+def write_results(path: Path, study: Study, results: Sequence[CaseResult]) -> None:
+    """Write one row per case; a Dice that does not exist (label absent in truth and prediction) is null."""
+    rows = [
+        {"case": r.case, "patient": r.patient,
+         "dice": {label: None if math.isnan(d) else d for label, d in zip(study.data.labels, r.dice, strict=True)}}
+        for r in results
+    ]  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps(rows), encoding="utf-8")
+    os.replace(part, path)
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """The rows that `write_results` wrote; empty when there is no such file."""
+    if not path.exists():
+        return []
+    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return rows

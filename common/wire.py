@@ -1,0 +1,280 @@
+"""What may cross between a site and the coordinator: names, shapes and bytes, both ways.
+
+Both sides derive the same schema from the study, so tensors travel as one flat array per dtype, without names, and
+every byte count is known before anything is decoded. Everything else in a message is one of the closed lists below.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from common import errors
+from common.errors import FedscanError, StudyError, WireError
+from common.nets import build_net
+from common.study import Study
+
+ARRAYS, METRICS, TASK = "arrays", "metrics", "task"
+STYPE = "fedscan.flat"  # little-endian values, no header
+Flat = dict[str, NDArray[Any]]
+
+_DTYPES = {torch.float32: "float32", torch.int64: "int64"}
+# A site tells why it has no reply by one of these words, never by a message of its own.
+ERROR_CODES = tuple(
+    sorted(e.code for e in vars(errors).values() if isinstance(e, type) and issubclass(e, FedscanError))
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of the net: `offset` counts elements within the flat array of its dtype."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    size: int
+
+    @property
+    def place(self) -> slice:
+        """Where the tensor's elements lie in the flat array."""
+        return slice(self.offset, self.offset + self.size)
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The tensors that cross, in the order of the net's `state_dict`."""
+
+    entries: tuple[Entry, ...]
+
+    @classmethod
+    def of(cls, study: Study) -> "Schema":
+        """The study's schema. The net is built without memory for its weights.
+
+        With `rounds.buffers: local` the running statistics of batch normalisation are not part of it.
+        """
+        with torch.device("meta"):
+            net = build_net(study)
+        local = running_statistics(net) if study.rounds.buffers == "local" else frozenset()
+        filled: dict[str, int] = {}
+        entries = []
+        for name, tensor in net.state_dict().items():
+            if name in local:
+                continue
+            if tensor.dtype not in _DTYPES:
+                raise StudyError(
+                    f"net {study.net.name}: tensor {name} is {tensor.dtype}; only float32 and int64 can cross"
+                )
+            dtype = _DTYPES[tensor.dtype]
+            entries.append(Entry(name, dtype, tuple(tensor.shape), filled.get(dtype, 0), tensor.numel()))
+            filled[dtype] = filled.get(dtype, 0) + tensor.numel()
+        return cls(tuple(entries))
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Elements per dtype."""
+        sizes: dict[str, int] = {}
+        for entry in self.entries:
+            sizes[entry.dtype] = sizes.get(entry.dtype, 0) + entry.size
+        return sizes
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one update on the wire."""
+        return sum(n * np.dtype(dtype).itemsize for dtype, n in self.sizes.items())
+
+    def pack(self, state: Mapping[str, torch.Tensor]) -> Flat:
+        """The tensors of a `state_dict`, copied into one flat array per dtype."""
+        flat: Flat = {dtype: np.empty(n, dtype) for dtype, n in self.sizes.items()}
+        for e in self.entries:
+            flat[e.dtype][e.place] = state[e.name].detach().cpu().numpy().reshape(-1)
+        return flat
+
+    def load(self, flat: Mapping[str, NDArray[Any]], net: torch.nn.Module) -> None:
+        """Copy the flat arrays into `net`, in place; tensors outside the schema stay as they are."""
+        state = net.state_dict()
+        with torch.no_grad():
+            for e in self.entries:
+                values = np.array(flat[e.dtype][e.place]).reshape(e.shape)
+                state[e.name].copy_(torch.from_numpy(values))
+
+    def statistics(self) -> Iterator[tuple[Entry, Entry]]:
+        """Pairs of (running mean, running variance)."""
+        by_name = {e.name: e for e in self.entries}
+        for e in self.entries:
+            if e.name.endswith("running_mean"):
+                yield e, by_name[e.name.removesuffix("running_mean") + "running_var"]
+
+
+def running_statistics(net: torch.nn.Module) -> frozenset[str]:
+    """Names of the buffers that batch normalisation keeps between batches."""
+    names = [name for name, _ in net.named_buffers()]
+    return frozenset(n for n in names if n.endswith(("running_mean", "running_var", "num_batches_tracked")))
+
+
+class Terms(BaseModel):
+    """What a strategy asks of the local training: its client half.
+
+    Attributes:
+        proximal: μ of the term μ/2‖w − w_global‖² (Li et al. 2020, FedProx, arXiv 1812.06127).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    proximal: float = Field(0.0, ge=0, le=1000)
+
+
+class Task(BaseModel):
+    """One thing that a site is asked to do; it is the same task whenever (run, round, kind, part) are the same.
+
+    Attributes:
+        run: Names the run in our own words, never Flower's, whose ids die with its process.
+        kind: `join` asks for the number of cases only.
+        part: The cases to evaluate on.
+        acknowledged: The last round whose reply of this site was counted, 0 for none: what the site keeps between
+            rounds goes on from there.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    run: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,100}$")
+    round: int = Field(ge=0)
+    kind: Literal["join", "train", "evaluate"]
+    part: Literal["train", "validation", "test"] = "train"
+    acknowledged: int = Field(0, ge=0)
+    terms: Terms = Terms()
+
+
+def instruction(
+    node_id: int, study: Study, task: Task, arrays: ArrayRecord | None, ttl: float | None
+) -> Message:
+    """The message that asks a node to do `task`; `arrays` may be shared by many messages."""
+    content = RecordDict(
+        {TASK: ConfigRecord({"task": task.model_dump_json(), "study": study.canonical().decode()})}
+    )
+    if arrays is not None:
+        content[ARRAYS] = arrays
+    kind = "query" if task.kind == "join" else task.kind
+    return Message(
+        content, dst_node_id=node_id, message_type=kind, ttl=ttl, group_id=f"{task.run}/{task.round}"
+    )
+
+
+def read_instruction(message: Message) -> tuple[Study, Task]:
+    """Study and task of a message at a site; raises WireError when either is not exactly of its form."""
+    try:
+        config = message.content[TASK]
+        task = Task.model_validate_json(str(config["task"]))
+        raw = str(config["study"])
+        study = Study.model_validate(json.loads(raw))
+    except (KeyError, ValueError, ValidationError, TypeError) as error:
+        raise WireError(f"the message's study or task cannot be read: {type(error).__name__}") from None
+    if study.canonical() != raw.encode():
+        raise WireError("the message's study is not in its canonical form")
+    return study, task
+
+
+def record(flat: Mapping[str, NDArray[Any]]) -> ArrayRecord:
+    """Flat arrays as Flower's record."""
+    return ArrayRecord(
+        {
+            dtype: Array(
+                dtype, (values.size,), STYPE, values.astype(f"<{values.dtype.str[1:]}", copy=False).tobytes()
+            )
+            for dtype, values in flat.items()
+        }
+    )
+
+
+def read_arrays(schema: Schema, message: Message) -> Flat:
+    """The flat arrays of a message, as read-only views of its bytes; raises WireError unless they fit exactly.
+
+    Checked before anything is decoded: the set of dtypes, form, shape and the byte count. Then: every value finite.
+    """
+    arrays = message.content.array_records.get(ARRAYS)
+    if arrays is None or set(arrays) != set(schema.sizes):
+        raise WireError("the message's arrays are not the ones of the study's schema")
+    flat: Flat = {}
+    for dtype, n in schema.sizes.items():
+        array = arrays[dtype]
+        if (array.dtype, tuple(array.shape), array.stype) != (dtype, (n,), STYPE):
+            raise WireError(f"array {dtype}: its form is not the schema's")
+        if len(array.data) != n * np.dtype(dtype).itemsize:
+            raise WireError(
+                f"array {dtype}: {len(array.data)} bytes, the schema has {n * np.dtype(dtype).itemsize}"
+            )
+        flat[dtype] = np.frombuffer(array.data, dtype=np.dtype(dtype).newbyteorder("<"))
+        if not finite(flat[dtype]):
+            raise WireError(f"array {dtype} holds NaN or infinite values")
+    return flat
+
+
+def finite(values: NDArray[Any], chunk: int = 1 << 20) -> bool:
+    """Whether all values are finite; looks at a chunk at a time, so that a large array is never copied."""
+    return all(bool(np.isfinite(values[i : i + chunk]).all()) for i in range(0, values.size, chunk))
+
+
+def train_reply(message: Message, flat: Mapping[str, NDArray[Any]], metrics: Mapping[str, float]) -> Message:
+    """A site's update."""
+    return Message(RecordDict({ARRAYS: record(flat), METRICS: MetricRecord(dict(metrics))}), reply_to=message)
+
+
+def metrics_reply(message: Message, metrics: Mapping[str, float]) -> Message:
+    """A site's answer without tensors: its case counts, or its validation."""
+    return Message(RecordDict({METRICS: MetricRecord(dict(metrics))}), reply_to=message)
+
+
+def site_reply(message: Message, name: str, metrics: Mapping[str, float]) -> Message:
+    """A site's answer to `join`: its name and its case counts."""
+    content = RecordDict({METRICS: MetricRecord(dict(metrics)), TASK: ConfigRecord({"site": name})})
+    return Message(content, reply_to=message)
+
+
+def error_reply(message: Message, code: str) -> Message:
+    """A site's word that it has no answer: a code from the closed list, nothing else."""
+    known = code if code in ERROR_CODES else FedscanError.code
+    return Message(Error(code=ERROR_CODES.index(known) + 1, reason=known), reply_to=message)
+
+
+def train_metric_keys() -> frozenset[str]:
+    """Every metric that may accompany an update."""
+    return frozenset({"num-examples", "steps", "loss", "seconds"})
+
+
+def evaluate_metric_keys(study: Study) -> frozenset[str]:
+    """Every metric that a validation may return: case counts and mean Dice, over all labels and per label."""
+    per_label = (f"{what}.{label}" for label in study.data.labels for what in ("dice", "cases"))
+    return frozenset({"num-examples", "dice", "seconds", *per_label})
+
+
+JOIN_METRIC_KEYS = frozenset({"train", "validation", "test", "patients", "steps"})
+
+
+def read_metrics(message: Message, keys: frozenset[str], limits: Mapping[str, float]) -> dict[str, float]:
+    """The metrics of a reply; raises WireError unless they are exactly `keys`, finite, and within 0 … limit."""
+    if message.has_error():
+        reason = message.error.reason
+        raise WireError(reason if reason in ERROR_CODES else "no reply")
+    found = message.content.metric_records.get(METRICS)
+    if found is None or set(found) != keys:
+        raise WireError("the reply's metrics are not the ones of the study's schema")
+    values: dict[str, float] = {}
+    for key in sorted(keys):
+        value = found[key]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise WireError(f"metric {key} is not a finite number")
+        if not 0 <= value <= limits.get(key, math.inf) and key != "loss":
+            raise WireError(f"metric {key} is {value:g}, outside 0 … {limits.get(key, math.inf):g}")
+        values[key] = value
+    return values
+
+
+def become(run_id: int, node_id: int, task_id: int = 1) -> None:
+    """Say who this process is; Flower wants to know before the first instruction can be made."""
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, node_id, task_id

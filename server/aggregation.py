@@ -1,0 +1,48 @@
+"""The weighted mean over a spool: the memory of one model and one slice, however many sites."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from common.wire import Flat, Schema
+from server.spool import Reply
+
+SLICE = 1 << 20  # elements read from each reply at a time: 4 MB of fp32
+
+
+def weighted_mean(schema: Schema, replies: Sequence[Reply], weights: Sequence[float]) -> Flat:
+    """Σ w_k x_k / Σ w_k, in roster order.
+
+    Sums run in float64 and are rounded once, so one reply, or many equal ones, come back bit for bit. Variances of
+    batch normalisation are pooled with the between-site term, Σ w_k (σ_k² + (μ_k − μ)²); counters take the maximum.
+    """
+    shares = np.asarray(weights, np.float64) / np.sum(weights, dtype=np.float64)
+    result: Flat = {}
+    for dtype, n in schema.sizes.items():
+        out = np.empty(n, dtype)
+        for start in range(0, n, SLICE):
+            stop = min(start + SLICE, n)
+            if dtype == "int64":
+                out[start:stop] = np.max([r.read(dtype, start, stop) for r in replies], axis=0)
+            else:
+                total = np.zeros(stop - start, np.float64)
+                for reply, share in zip(replies, shares, strict=True):
+                    total += share * reply.read(dtype, start, stop)
+                out[start:stop] = total
+        result[dtype] = out
+    _pool_variances(schema, replies, shares, result)
+    return result
+
+
+def _pool_variances(schema: Schema, replies: Sequence[Reply], shares: Sequence[float], result: Flat) -> None:
+    for mean, variance in schema.statistics():
+        means = np.stack([r.read(mean.dtype, mean.place.start, mean.place.stop) for r in replies]).astype(
+            np.float64
+        )
+        variances = np.stack(
+            [r.read(variance.dtype, variance.place.start, variance.place.stop) for r in replies]
+        )
+        pooled_mean = np.tensordot(shares, means, axes=1)
+        result[variance.dtype][variance.place] = np.tensordot(
+            shares, variances + (means - pooled_mean) ** 2, axes=1
+        )

@@ -1,0 +1,50 @@
+"""What happened in a run, one JSON line each: the single source for the terminal, the dashboard and the report."""
+
+import json
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+Event = dict[str, Any]
+
+
+class Events:
+    """An append-only file of events.
+
+    Args:
+        path: The file; a line torn by a crash is cut off when it is opened.
+        listener: Also told of each event as it happens.
+    """
+
+    def __init__(self, path: Path, listener: Callable[[Event], None] | None = None) -> None:
+        self._path = path
+        self._listener = listener
+        if path.exists():
+            whole = path.read_bytes()
+            os.truncate(path, whole.rfind(b"\n") + 1)
+
+    def append(self, kind: str, **facts: Any) -> None:
+        """Write one event with the time in UTC."""
+        event = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": kind, **facts}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(event, allow_nan=False) + "\n")
+        if self._listener:
+            self._listener(event)
+
+
+def read_events(path: Path) -> list[Event]:
+    """The events that stand: those of rounds that a crash undid are left out.
+
+    A `resumed` event says after which round the run went on; what the file says of later rounds before it was undone.
+    """
+    standing: list[Event] = []
+    if not path.exists():
+        return standing
+    for line in path.read_text(encoding="utf-8").splitlines():
+        event: Event = json.loads(line)
+        if event["event"] == "resumed":
+            standing = [e for e in standing if e.get("round", 0) <= event["after"]]
+        standing.append(event)
+    return standing

@@ -1,0 +1,82 @@
+"""The replies of the open round, on disk as they arrive.
+
+A reply is written before it counts, so a restarted coordinator asks only for those that it does not have. It is read
+back in slices, so folding needs the memory of no update at all.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from common.wire import Flat, Schema
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One site's spooled update: metrics in memory, tensors on disk."""
+
+    site: str
+    path: Path
+    metrics: dict[str, float]
+
+    def read(self, dtype: str, start: int, stop: int) -> NDArray[Any]:
+        """Elements `start` … `stop` of the flat array of `dtype`."""
+        with safe_open(self.path, framework="numpy") as file:
+            values: NDArray[Any] = file.get_slice(dtype)[start:stop]
+        return values
+
+
+class Spool:
+    """The replies of one round.
+
+    Args:
+        folder: The run's spool folder.
+        schema: What a whole reply holds; anything else on disk is a torn write and does not count.
+    """
+
+    def __init__(self, folder: Path, schema: Schema) -> None:
+        self._folder = folder
+        self._schema = schema
+
+    def _round(self, number: int) -> Path:
+        return self._folder / f"round-{number:05d}"
+
+    def add(self, number: int, site: str, flat: Flat, metrics: Mapping[str, float]) -> None:
+        """Write a site's reply; it is there whole, or not at all."""
+        folder = self._round(number)
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f".{site}.part"
+        save_file({k: np.ascontiguousarray(v) for k, v in flat.items()}, temporary,
+                  metadata={"metrics": json.dumps(dict(metrics), sort_keys=True)})  # fmt: skip
+        os.replace(temporary, folder / f"{site}.safetensors")
+
+    def replies(self, number: int, roster: tuple[str, ...]) -> list[Reply]:
+        """The replies of a round that are there, in roster order, whatever the order in which they came."""
+        found = (self._open(self._round(number) / f"{site}.safetensors", site) for site in roster)
+        return [reply for reply in found if reply is not None]
+
+    def _open(self, path: Path, site: str) -> Reply | None:
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, framework="numpy") as file:
+                shapes = {k: file.get_slice(k).get_shape() for k in file.keys()}
+                metrics = json.loads(file.metadata()["metrics"])
+        except (SafetensorError, KeyError, TypeError, ValueError):
+            return None
+        if shapes != {k: [n] for k, n in self._schema.sizes.items()}:
+            return None
+        return Reply(site, path, metrics)
+
+    def clear(self) -> None:
+        """Remove all replies; called when a checkpoint holds what was made of them."""
+        shutil.rmtree(self._folder, ignore_errors=True)

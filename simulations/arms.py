@@ -1,0 +1,98 @@
+"""The arms of a simulation: the same study, run over different rosters.
+
+Every arm goes through the same rounds, gates, checkpoints and training, so that nothing but the roster and the
+strategy differs. Local training is a federation of one site; pooled training is one site that has everybody's cases.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from common.study import Choice, Study
+
+POOLED = "pooled"  # the name of the site that has all training cases
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One run.
+
+    Attributes:
+        method: Key of the method that it belongs to; several arms may share one (`local`: one per site).
+        study: What is run.
+        train: Names of the sites that train.
+        trained_on: The site's name for a local arm, else "all".
+    """
+
+    method: str
+    study: Study
+    train: tuple[str, ...]
+    trained_on: str = "all"
+
+    @property
+    def run(self) -> str:
+        """Name of the run and of its folder."""
+        return self.method if self.trained_on == "all" else f"{self.method}-{self.trained_on}"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the comparison."""
+
+    key: str
+    title: str
+    kind: str
+
+
+def methods(compare: Sequence[Choice]) -> list[Method]:
+    """All rows of the comparison, in the order in which they are shown."""
+    federated = [Method(key, _title(choice), "federated") for key, choice in keyed(compare).items()]
+    return [
+        Method("local", "Local only", "baseline"),
+        Method("consensus", "Consensus of local models", "baseline"),
+        *federated,
+        Method("pooled_t", "Pooled, T updates", "baseline"),
+        Method("pooled_kt", "Pooled, K·T updates", "baseline"),
+    ]
+
+
+def keyed(compare: Sequence[Choice]) -> dict[str, Choice]:
+    """The compared strategies by a key that is unique: the name, numbered where one stands twice."""
+    result: dict[str, Choice] = {}
+    for choice in compare:
+        count = sum(c.name == choice.name for c in result.values())
+        result[choice.name if not count else f"{choice.name}-{count + 1}"] = choice
+    return result
+
+
+def arms(study: Study, compare: Sequence[Choice], sites: Sequence[str]) -> list[Arm]:
+    """All runs of one seed.
+
+    With T updates per site and K sites, local gets T, and pooled gets T (as much computing as one site) and K·T (as
+    much as all sites together): federation is compared with the stronger.
+    """
+    # One site alone has nothing to keep local: its running statistics go with its weights.
+    rounds = study.rounds.model_copy(update={"buffers": "aggregate"})
+    alone = study.model_copy(update={"strategy": Choice(name="fedavg"), "rounds": rounds})
+    k = len(sites)
+    longer = alone.model_copy(
+        update={
+            "rounds": rounds.model_copy(update={"number": rounds.number * k}),
+            "evaluation": study.evaluation.model_copy(update={"every": study.evaluation.every * k}),
+        }
+    )
+    return [
+        *(
+            Arm(key, study.model_copy(update={"strategy": c}), tuple(sites))
+            for key, c in keyed(compare).items()
+        ),
+        *(Arm("local", alone, (site,), site) for site in sites),
+        Arm("pooled_t", alone, (POOLED,)),
+        Arm("pooled_kt", longer, (POOLED,)),
+    ]
+
+
+def _title(choice: Choice) -> str:
+    names = {"fedavg": "FedAvg", "fedprox": "FedProx"}
+    options = ", ".join(f"{'μ' if k == 'mu' else k} = {v:g}" for k, v in choice.options.items())
+    title = names.get(choice.name, choice.name)
+    return f"{title} ({options})" if options else title

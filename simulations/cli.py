@@ -1,0 +1,44 @@
+"""`fedscan simulate`: the whole study on one machine, and its report."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+
+@app.command()
+def simulate(
+    study: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Study file with a sites: or partition: section. Without one, four phantom hospitals are made.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that the study's data paths start from.", envvar="FEDSCAN_DATA", show_default=False
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for runs and prepared cases.")] = Path("fedscan-runs"),
+    engine: Annotated[
+        str, typer.Option(help="inline: all in this process; ray: Flower's simulation engine.")
+    ] = "inline",
+    seeds: Annotated[
+        int, typer.Option(min=1, max=100, help="How many seeds, counted up from the study's.")
+    ] = 1,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the newest simulation of this study.")
+    ] = False,
+) -> None:
+    """Train a study over simulated hospitals and say whether federation was worth it.
+
+    Trains the compared strategies, every hospital alone and all hospitals' cases pooled; tests each on every
+    hospital's own test cases; ends with the path of one HTML report.
+    """
+    from simulations.console import run
+
+    run(study, data, out, engine, seeds, resume)

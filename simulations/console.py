@@ -1,0 +1,92 @@
+"""A simulation as the terminal shows it: progress with the time left, a table at the end."""
+
+import json
+from pathlib import Path
+from typing import cast
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from common.documents import Document
+from common.errors import StudyError
+from common.study import study_of
+from server.events import Event
+from server.report.terminal import print_summary
+from simulations.arms import Arm
+from simulations.config import compared, simulated_sites
+from simulations.phantom import phantom_study
+from simulations.run import Engine, Simulation, Watcher, simulate
+
+
+class Bars(Watcher):
+    """One bar for the work at hand, one line for each finished run."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"), console=console,
+        )  # fmt: skip
+        self._task: TaskID | None = None
+
+    def phase(self, title: str, total: int) -> None:
+        """A new bar."""
+        if self._task is not None:
+            self.progress.remove_task(self._task)
+        self._task = self.progress.add_task(title, total=total, note="")
+
+    def step(self) -> None:
+        """One step on."""
+        if self._task is not None:
+            self.progress.advance(self._task)
+
+    def event(self, arm: Arm, event: Event) -> None:
+        """Validation beside the bar; failures and ends as lines."""
+        if self._task is None:
+            return
+        if event["event"] == "evaluated" and event["part"] == "validation":
+            self.progress.update(
+                self._task, note=f"round {event['round']} · {event['site']} Dice {event['dice']:.3f}"
+            )
+        elif event["event"] == "failed":
+            self._console.print(
+                f"{arm.run} round {event['round']}: [red]{event['site']}: {event['why']}[/red]"
+            )
+        elif event["event"] == "finished":
+            self._console.print(f"{arm.run}: {event['round']} rounds in {event['seconds']:.0f} s, "
+                                f"best after round {event['best_round']}")  # fmt: skip
+
+
+def run(study: Path | None, data: Path | None, out: Path, engine: str, seeds: int, resume: bool) -> None:
+    """Read the study, simulate it, show the result."""
+    if engine not in ("inline", "ray"):
+        raise StudyError(f"--engine {engine}: known engines are inline and ray")
+    console = Console()
+    document = Document.read(study or phantom_study(out / "phantom"))
+    parsed = study_of(document)
+    folder = _folder(out, f"{parsed.name}-{parsed.digest()[:8]}", resume)
+    sites = simulated_sites(document, parsed, data, folder)
+    simulation = Simulation(
+        parsed,
+        tuple(sites),
+        tuple(compared(document, parsed)),
+        folder,
+        out / "cache",
+        seeds,
+        cast(Engine, engine),
+    )
+    bars = Bars(console)
+    with bars.progress:
+        report = simulate(simulation, bars)
+    print_summary(json.loads((folder / "results.json").read_text("utf-8")), console)
+    console.print(f"Report: {report}", soft_wrap=True)
+
+
+def _folder(out: Path, name: str, resume: bool) -> Path:
+    """A folder that does not exist yet, or with `resume` the newest that does."""
+    number = 1
+    while (out / f"{name}-{number}").exists():
+        number += 1
+    if resume and number == 1:
+        raise StudyError(f"nothing to resume: {out} holds no simulation of this study ({name})")
+    return out / f"{name}-{number - 1 if resume else number}"

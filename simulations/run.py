@@ -1,0 +1,150 @@
+"""One study, several hospitals, one machine: every arm of every seed, then the report."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from flwr.serverapp import Grid
+
+from client.app import make_app
+from client.site import SiteConfig
+from common.errors import DataError, StudyError
+from common.study import Choice, Study
+from server.events import Event
+from server.report.html import write_report
+from server.rounds import Member, Run, join
+from simulations.arms import POOLED, Arm, arms
+from simulations.baselines import consensus
+from simulations.inline import InlineGrid
+from simulations.results import collect
+from simulations.sites import Field
+
+Engine = Literal["inline", "ray"]
+Work = Callable[[Grid], None]
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What is to be simulated.
+
+    Attributes:
+        study: The study; its seed is the first of `seeds` consecutive ones.
+        sites: The simulated sites.
+        compare: The strategies that are compared.
+        out: Folder of the simulation.
+        cache: Folder of prepared cases.
+    """
+
+    study: Study
+    sites: tuple[SiteConfig, ...]
+    compare: tuple[Choice, ...]
+    out: Path
+    cache: Path
+    seeds: int = 1
+    engine: Engine = "inline"
+
+    def seeded(self) -> list[tuple[Study, Path]]:
+        """The study and the folder of each seed."""
+        first = self.study.seed
+        studies = [self.study.model_copy(update={"seed": first + i}) for i in range(self.seeds)]
+        return [(s, self.out / f"seed-{s.seed}") for s in studies]
+
+    def field(self, folder: Path) -> Field:
+        """The sites of the seed whose folder is `folder`."""
+        return Field(self.sites, self.cache, folder / "sites")
+
+
+class Watcher:
+    """Told of what happens; the command line shows it. Every method may be left as it is."""
+
+    def phase(self, title: str, total: int) -> None:
+        """A new piece of work with `total` steps begins."""
+
+    def step(self) -> None:
+        """One step of it is done."""
+
+    def event(self, arm: Arm, event: Event) -> None:
+        """A run reported an event."""
+
+
+def simulate(simulation: Simulation, watcher: Watcher) -> Path:
+    """Run, or go on with, all arms of all seeds; returns the report's path.
+
+    Raises:
+        DataError: A site has no usable case.
+        StudyError: The sites do not fit the study.
+        RoundError: A round missed its quorum.
+    """
+    names = [c.name for c in simulation.sites]
+    if POOLED in names:
+        raise StudyError(f"a site may not be called '{POOLED}': the pooled baseline has that name")
+    if sum(c.use == "train" for c in simulation.sites) < 1:
+        raise StudyError("no site trains: at least one must have use: train")
+    simulation.out.mkdir(parents=True, exist_ok=True)
+    started, clock = datetime.now(UTC), time.monotonic()
+    for study, folder in simulation.seeded():
+        folder.mkdir(exist_ok=True)
+        _prepare(simulation, study, folder, watcher)
+        plan = arms(study, simulation.compare, simulation.field(folder).training)
+        _run_arms(simulation, study, folder, plan, watcher)
+        consensus(study, simulation.field(folder), [a for a in plan if a.method == "local"], folder)
+    results = collect(simulation) | {
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": time.monotonic() - clock,
+    }
+    (simulation.out / "results.json").write_text(
+        json.dumps(results, indent=1, allow_nan=False), encoding="utf-8"
+    )
+    return write_report(simulation.out)
+
+
+def _prepare(simulation: Simulation, study: Study, folder: Path, watcher: Watcher) -> None:
+    """Fill the cache before any engine starts, so that a bad site stops the simulation at once."""
+    field = simulation.field(folder)
+    watcher.phase(f"seed {study.seed}: preparing {len(field.configs)} sites", len(field.configs))
+    problems = []
+    for site in field.open()[:-1]:
+        try:
+            site.data(study)
+        except DataError as error:
+            problems.append(f"site {site.config.name}: {error}")
+        watcher.step()
+    if problems:
+        raise DataError("\n".join(problems))
+
+
+def _run_arms(
+    simulation: Simulation, study: Study, folder: Path, plan: Sequence[Arm], watcher: Watcher
+) -> None:
+    field = simulation.field(folder)
+
+    def work(grid: Grid) -> None:
+        members = join(grid, study)
+        missing = {*field.training, *(c.name for c in field.configs), POOLED} - members.keys()
+        if missing:
+            raise DataError(f"these sites did not answer: {', '.join(sorted(missing))}")
+        test = [members[c.name] for c in field.configs]
+        for arm in plan:
+            train = [members[name] for name in arm.train]
+            watcher.phase(f"seed {study.seed}: {arm.run}", _updates(arm, train))
+            run = Run(
+                grid, arm.study, folder / "runs" / arm.run, train, test, lambda e, a=arm: watcher.event(a, e)
+            )
+            run.start()
+
+    if simulation.engine == "ray":
+        from simulations.ray_engine import run_on_ray
+
+        run_on_ray(field, folder, work)
+    else:
+        sites = field.open(watcher.step)
+        app = make_app(lambda context: sites[int(context.node_config["partition-id"])])
+        work(InlineGrid(app, len(sites)))
+
+
+def _updates(arm: Arm, train: Sequence[Member]) -> int:
+    return arm.study.rounds.number * sum(m.steps for m in train)
