@@ -1,0 +1,164 @@
+"""The quality gate: what is wrong with a case, said with file and remedy. Pure functions."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.data.labels import LabelMap
+from client.data.volume import Case, Finding, Volume
+
+# Share of a voxel by which two files of one case may lie apart: header rounding, not a real shift.
+GRID_TOLERANCE = 1e-3
+# mm; microscopy and thick localisers lie outside, and most wrong units do.
+PLAUSIBLE_SPACING = (0.02, 20.0)
+
+
+def check_case(case: Case, images: Sequence[Volume], label: Volume, channels: int, dimensions: int,
+               labels: LabelMap) -> list[Finding]:  # fmt: skip
+    """Every error of one labelled case.
+
+    Args:
+        case: Names the files.
+        images: One volume per file of `case.images`.
+        label: The volume of `case.label`.
+        channels: Number of image channels of the study.
+        dimensions: 2 or 3.
+        labels: The site's label rules.
+    """
+    findings = check_channels(case, images, channels)
+    for path, image in zip(case.images, images, strict=True):
+        findings += check_dimensions(case, path, image, dimensions)
+        findings += check_values(case, path, image)
+        if image is not images[0]:
+            findings += check_grid(case, path, image, images[0], "image-grid")
+    path = case.label or Path()
+    findings += check_dimensions(case, path, label, dimensions)
+    findings += check_grid(case, path, label, images[0], "label-grid")
+    return findings + check_label(case, path, label, labels)
+
+
+def warnings(case: Case, spacing: Sequence[float], voxels: Sequence[int], dimensions: int) -> list[Finding]:
+    """What is odd about a case that can be used: its voxel `spacing` in mm, its `voxels` per label."""
+    return check_spacing(case, spacing, dimensions) + check_empty(case, voxels)
+
+
+def check_channels(case: Case, images: Sequence[Volume], channels: int) -> list[Finding]:
+    """`channels`: the case's files do not hold as many channels as the study has."""
+    found = sum(image.array.shape[0] for image in images)
+    if found == channels:
+        return []
+    files = ", ".join(str(p) for p in case.images)
+    what = f"{files}: {found} image channel(s), the study has {channels}"
+    return [
+        _error("channels", case, what, "Give one file per channel of the study, in its order, or one file with all.")
+    ]
+
+
+def check_dimensions(case: Case, path: Path, volume: Volume, dimensions: int) -> list[Finding]:
+    """`dimensions`: a picture in a study of volumes, or the reverse."""
+    found = volume.array.ndim - 1
+    if found == dimensions:
+        return []
+    what = f"{path}: {found} dimensions {volume.array.shape[1:]}, the study has {dimensions}"
+    return [
+        _error("dimensions", case, what, "Leave the file out, or take it to a study with data.dimensions fitting it.")
+    ]
+
+
+def check_values(case: Case, path: Path, image: Volume) -> list[Finding]:
+    """`not-finite`: NaN or infinity in the image. `constant`: a channel in which all voxels are equal."""
+    if not np.isfinite(image.array).all():
+        bad = int(image.array.size - np.isfinite(image.array).sum())
+        what = f"{path}: {bad} voxels are NaN or infinite"
+        return [_error("not-finite", case, what, "Export the scan again, or replace them with the background's value.")]
+    flat = image.array.reshape(image.array.shape[0], -1)
+    empty = [str(c) for c in range(flat.shape[0]) if flat[c].min() == flat[c].max()]
+    if not empty:
+        return []
+    what = f"{path}: channel {', '.join(empty)} is empty (all voxels are equal)"
+    return [_error("constant", case, what, "Export the scan again; the file holds no picture.")]
+
+
+def check_spacing(case: Case, spacing: Sequence[float], dimensions: int) -> list[Finding]:
+    """`spacing`: a voxel size that no scanner makes; probably wrong units. Pictures have none."""
+    low, high = PLAUSIBLE_SPACING
+    if dimensions == 2 or all(low <= s <= high for s in spacing):
+        return []
+    what = f"{case.images[0]}: voxel size {_numbers(spacing)} mm is implausible (expected {low:g} to {high:g})"
+    return [_warning("spacing", case, what, "Check the units in the header; NIfTI files should say millimetres.")]
+
+
+def check_empty(case: Case, voxels: Sequence[int]) -> list[Finding]:
+    """`label-empty`: no voxel of any label."""
+    if any(voxels):
+        return []
+    remedy = "Right if the structure is truly absent; else annotate the case."
+    return [_warning("label-empty", case, f"{case.label}: no voxel has a label", remedy)]
+
+
+def check_grid(case: Case, path: Path, volume: Volume, reference: Volume, code: str) -> list[Finding]:
+    """`label-grid` or `image-grid`: not the voxel grid of the case's (first) image."""
+    remedy = (
+        "Resample it to the image's grid (nearest neighbour for labels), or find the file that belongs to the image."
+    )
+    shape, expected = volume.array.shape[1:], reference.array.shape[1:]
+    if shape != expected:
+        return [_error(code, case, f"{path}: shape {shape}, the image's is {expected}", remedy)]
+    apart = _apart(volume.affine, reference.affine)
+    if apart <= GRID_TOLERANCE:
+        return []
+    what = f"{path}: same shape as the image but another place (affines differ by {apart:.3g} voxels)"
+    return [_error(code, case, what, remedy)]
+
+
+def check_label(case: Case, path: Path, label: Volume, labels: LabelMap) -> list[Finding]:
+    """`label-channels`, `label-value` (a stored value that no rule covers)."""
+    if label.array.shape[0] != 1:
+        what = f"{path}: the label map has {label.array.shape[0]} channels"
+        return [_error("label-channels", case, what, "Save it as one channel in which each number is one structure.")]
+    unknown = labels.unknown(label.array)
+    if unknown:
+        shown = _numbers(unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
+        remedy = "Say in the site file under `labels` which stored values belong to which label, or mend the file."
+        return [_error("label-value", case, f"{path}: unknown label value(s) {shown}", remedy)]
+    return []
+
+
+def no_label(case: Case) -> Finding:
+    """`no-label`: the case cannot be trained or judged on."""
+    files = ", ".join(str(p) for p in case.images)
+    return _warning("no-label", case, f"{files}: no label file", "Annotate the case; until then it is left out.")
+
+
+def unreadable(case: Case, error: Exception) -> Finding:
+    """`unreadable`: a reader refused a file; its message names file and remedy."""
+    what, _, remedy = str(error).partition(". ")
+    return _error("unreadable", case, what, remedy or "Copy or export the file again.")
+
+
+def duplicate(case: Case, first: Case) -> Finding:
+    """`duplicate`: the image of another patient's case, byte for byte; it could stand in training and test at once."""
+    what = f"{case.images[0]}: the same file as {first.images[0]}, but of patient {case.patient}, not {first.patient}"
+    return _error("duplicate", case, what, "Remove one of the two, or give both the same patient.")
+
+
+def _apart(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Largest difference of two affines, in voxels of `b`: of the axes per voxel step, and of the origin."""
+    size = np.linalg.norm(b[:3, :3], axis=0)
+    axes = np.abs(a[:3, :3] - b[:3, :3]) / size
+    origin = np.abs(a[:3, 3] - b[:3, 3]) / size.min()
+    return float(max(axes.max(), origin.max()))
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{v:g}" for v in values)
+
+
+def _error(code: str, case: Case, what: str, remedy: str) -> Finding:
+    return Finding(code, "error", case.id, what, remedy)
+
+
+def _warning(code: str, case: Case, what: str, remedy: str) -> Finding:
+    return Finding(code, "warning", case.id, what, remedy)

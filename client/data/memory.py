@@ -1,0 +1,65 @@
+"""What a site remembers of its files between runs, so that unchanged scans are not read again."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from client.data.files import write_atomically
+from client.data.volume import Case, Finding
+
+FILE = "intake.json"
+
+
+class Memory:
+    """Content hashes of files, and the errors of bad cases. Lost or damaged, it is simply filled again.
+
+    Args:
+        home: The site's own folder; the file in it names paths and must stay there.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._path = home / FILE
+        self._hashes: dict[str, list[str | int]] = {}
+        self._findings: dict[str, list[dict[str, str]]] = {}
+        try:
+            stored = json.loads(self._path.read_text(encoding="utf-8"))
+            self._hashes, self._findings = dict(stored["hashes"]), dict(stored["findings"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+
+    def digest(self, path: Path) -> str:
+        """SHA-256 of the file's content, in hex; read again only if its size or modification time has changed.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
+        state = path.stat()
+        known = self._hashes.get(str(path))
+        if known and known[1:] == [state.st_size, state.st_mtime_ns]:
+            return str(known[0])
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        self._hashes[str(path)] = [digest, state.st_size, state.st_mtime_ns]
+        return digest
+
+    def findings(self, key: str, case: Case) -> list[Finding]:
+        """The errors of `case` when its content had `key`; empty if none are known."""
+        return [Finding(**finding) for finding in self._findings.get(_name(key, case), [])]
+
+    def keep(self, key: str, case: Case, findings: Sequence[Finding]) -> None:
+        """Remember the errors of `case`."""
+        self._findings[_name(key, case)] = [asdict(finding) for finding in findings]
+
+    def save(self) -> None:
+        """Write the file in the site's folder."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        content = {"hashes": self._hashes, "findings": self._findings}
+        write_atomically(self._path, json.dumps(content, ensure_ascii=False).encode())
+
+
+def _name(key: str, case: Case) -> str:
+    """Findings name case and files, so both belong to the name under which they are kept."""
+    files = "\x1f".join([case.id, *map(str, case.images), str(case.label)])
+    return f"{key}:{hashlib.sha256(files.encode()).hexdigest()[:16]}"
