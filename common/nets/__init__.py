@@ -51,6 +51,5 @@ def check_patch(study: "Study", net: "nn.Module") -> None:
         )
     if patch == steps:
         raise StudyError(
-            f"plan.patch {list(patch)} leaves a single voxel at the lowest level of net {study.net.name}; "
-            "double a side"
+            f"plan.patch {list(patch)} leaves a single voxel at the lowest level of net {study.net.name}; double a side"
         )

@@ -122,7 +122,4 @@ def dynunet(
 def _kernels(steps: tuple[tuple[int, ...], ...], dimensions: int) -> list[tuple[int, ...]]:
     """Kernel size of each level: 3, but 1 on an axis whose first halving comes later than the next step."""
     first = [next((i for i, step in enumerate(steps) if step[axis] == 2), 0) for axis in range(dimensions)]
-    return [
-        tuple(3 if level >= first[axis] else 1 for axis in range(dimensions))
-        for level in range(len(steps) + 1)
-    ]
+    return [tuple(3 if level >= first[axis] else 1 for axis in range(dimensions)) for level in range(len(steps) + 1)]

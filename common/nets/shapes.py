@@ -18,6 +18,4 @@ def check_input(
     if any(n < d or (multiple and n % d) for n, d in zip(size, divisor, strict=True)):
         raise ValueError(f"input of {list(size)} voxels: the net needs sides of {wanted} {list(divisor)}")
     if more_than_one and all(n // d == 1 for n, d in zip(size, divisor, strict=True)):
-        raise ValueError(
-            f"input of {list(size)} voxels leaves a single voxel at the lowest level: double a side"
-        )
+        raise ValueError(f"input of {list(size)} voxels leaves a single voxel at the lowest level: double a side")

@@ -63,13 +63,9 @@ class UNet(nn.Module):
         widths = [width * 2**level for level in range(levels)]
         block = partial(_double, dimensions, norm=norm, pad=padding == "same")
         inputs = [channels, *widths[:-1]]
-        self.down = nn.ModuleList(
-            block(i, w if classic else w // 2, w) for i, w in zip(inputs, widths, strict=True)
-        )
+        self.down = nn.ModuleList(block(i, w if classic else w // 2, w) for i, w in zip(inputs, widths, strict=True))
         self.up = nn.ModuleList(
-            UpBlock(
-                _UP[dimensions](2 * w, w if classic else 2 * w, 2, 2, bias=classic), block, skip=w, width=w
-            )
+            UpBlock(_UP[dimensions](2 * w, w if classic else 2 * w, 2, 2, bias=classic), block, skip=w, width=w)
             for w in reversed(widths[:-1])
         )
         self.pool = _POOL[dimensions](2)
@@ -121,9 +117,7 @@ class UpBlock(nn.Module):
         width: Channels of the output.
     """
 
-    def __init__(
-        self, up: nn.Module, block: Callable[[int, int, int], nn.Module], *, skip: int, width: int
-    ) -> None:
+    def __init__(self, up: nn.Module, block: Callable[[int, int, int], nn.Module], *, skip: int, width: int) -> None:
         super().__init__()
         self.up = up
         self.block = block(skip + int(up.out_channels), width, width)  # type: ignore[arg-type]
