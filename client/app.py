@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from client.data.patches import Batches
+from client.evaluation import evaluate, summary
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from torch import Tensor, nn
 
-from client.data.patches import Batches
 from client.data.volume import SiteData
-from client.evaluation import evaluate, summary
 from client.results import write_results
 from client.site import SiteConfig
 from client.state import SiteState
@@ -79,9 +79,7 @@ class OpenSite:
 
     def data(self, study: Study) -> SiteData:
         """The site's cases for `study`; prepared once for all studies that see them alike."""
-        key = json.dumps(
-            study.model_dump(mode="json", include={"data", "plan", "evaluation", "seed"}), sort_keys=True
-        )
+        key = json.dumps(study.model_dump(mode="json", include={"data", "plan", "evaluation", "seed"}), sort_keys=True)
         if key != self._plan:
             self._data, self._plan, self._batches = self._load(study), key, None
         return self._data
@@ -174,9 +172,7 @@ def _evaluate(site: OpenSite, message: Message, study: Study, task: Task) -> Mes
     _load_buffers(net, study, SiteState(site.home / "state" / task.run).load(task.acknowledged))
     cases = getattr(site.data(study), task.part)
     results = evaluate(net, cases, study, site.workplace.device)
-    write_results(
-        site.home / "results" / task.run / f"round-{task.round:05d}-{task.part}.json", study, results
-    )
+    write_results(site.home / "results" / task.run / f"round-{task.round:05d}-{task.part}.json", study, results)
     return wire.metrics_reply(message, {**summary(results, study), "seconds": time.monotonic() - started})
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from client.evaluation import CaseResult
+
 from common.study import Study
 
 

@@ -25,9 +25,7 @@ class Span:
 def make_optimizer(net: nn.Module, settings: Training) -> torch.optim.Optimizer:
     """The study's optimiser over all parameters of `net`."""
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(
-            net.parameters(), lr=settings.rate, weight_decay=settings.weight_decay, foreach=True
-        )
+        return torch.optim.AdamW(net.parameters(), lr=settings.rate, weight_decay=settings.weight_decay, foreach=True)
     return torch.optim.SGD(
         net.parameters(),
         lr=settings.rate,
@@ -43,8 +41,9 @@ def rate_at(settings: Training, step: int, total: int) -> float:
     if step < settings.warmup:
         return settings.rate * (step + 1) / settings.warmup
     t = (step - settings.warmup) / max(1, total - settings.warmup)
-    factor = {"constant": 1.0, "cosine": 0.5 * (1 + math.cos(math.pi * t)), "poly": (1 - t) ** 0.9}
-    return settings.rate * factor[settings.schedule]
+    if settings.schedule == "cosine":
+        return settings.rate * 0.5 * (1 + math.cos(math.pi * t))
+    return settings.rate * math.pow(1 - t, 0.9 if settings.schedule == "poly" else 0)
 
 
 def autocast(settings: Training, device: torch.device) -> AbstractContextManager[object]:
@@ -109,9 +108,9 @@ def train(
 @torch.no_grad()
 def _pull(parameters: list[nn.Parameter], anchor: list[Tensor], mu: float) -> None:
     """Add the gradient of μ/2‖w − w_global‖², which is μ(w − w_global); autograd is not needed for it."""
-    pairs = [(p, a) for p, a in zip(parameters, anchor, strict=True) if p.grad is not None]
-    gradients = [p.grad for p, _ in pairs]
-    torch._foreach_add_(gradients, torch._foreach_sub([p for p, _ in pairs], [a for _, a in pairs]), alpha=mu)
+    for parameter, start in zip(parameters, anchor, strict=True):
+        if parameter.grad is not None:
+            parameter.grad.add_(parameter.detach() - start, alpha=mu)
 
 
 def _to(image: Tensor, device: torch.device) -> Tensor:

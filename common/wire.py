@@ -6,6 +6,7 @@ every byte count is known before anything is decoded. Everything else in a messa
 
 import json
 import math
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -25,6 +26,7 @@ from common.study import Study
 ARRAYS, METRICS, TASK = "arrays", "metrics", "task"
 STYPE = "fedscan.flat"  # little-endian values, no header
 Flat = dict[str, NDArray[Any]]
+Part = Literal["train", "validation", "test"]
 
 _DTYPES = {torch.float32: "float32", torch.int64: "int64"}
 # A site tells why it has no reply by one of these words, never by a message of its own.
@@ -146,24 +148,18 @@ class Task(BaseModel):
     run: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,100}$")
     round: int = Field(ge=0)
     kind: Literal["join", "train", "evaluate"]
-    part: Literal["train", "validation", "test"] = "train"
+    part: Part = "train"
     acknowledged: int = Field(0, ge=0)
     terms: Terms = Terms()
 
 
-def instruction(
-    node_id: int, study: Study, task: Task, arrays: ArrayRecord | None, ttl: float | None
-) -> Message:
+def instruction(node_id: int, study: Study, task: Task, arrays: ArrayRecord | None, ttl: float | None) -> Message:
     """The message that asks a node to do `task`; `arrays` may be shared by many messages."""
-    content = RecordDict(
-        {TASK: ConfigRecord({"task": task.model_dump_json(), "study": study.canonical().decode()})}
-    )
+    content = RecordDict({TASK: ConfigRecord({"task": task.model_dump_json(), "study": study.canonical().decode()})})
     if arrays is not None:
         content[ARRAYS] = arrays
     kind = "query" if task.kind == "join" else task.kind
-    return Message(
-        content, dst_node_id=node_id, message_type=kind, ttl=ttl, group_id=f"{task.run}/{task.round}"
-    )
+    return Message(content, dst_node_id=node_id, message_type=kind, ttl=ttl, group_id=f"{task.run}/{task.round}")
 
 
 def read_instruction(message: Message) -> tuple[Study, Task]:
@@ -184,9 +180,7 @@ def record(flat: Mapping[str, NDArray[Any]]) -> ArrayRecord:
     """Flat arrays as Flower's record."""
     return ArrayRecord(
         {
-            dtype: Array(
-                dtype, (values.size,), STYPE, values.astype(f"<{values.dtype.str[1:]}", copy=False).tobytes()
-            )
+            dtype: Array(dtype, (values.size,), STYPE, values.astype(f"<{values.dtype.str[1:]}", copy=False).tobytes())
             for dtype, values in flat.items()
         }
     )
@@ -206,9 +200,7 @@ def read_arrays(schema: Schema, message: Message) -> Flat:
         if (array.dtype, tuple(array.shape), array.stype) != (dtype, (n,), STYPE):
             raise WireError(f"array {dtype}: its form is not the schema's")
         if len(array.data) != n * np.dtype(dtype).itemsize:
-            raise WireError(
-                f"array {dtype}: {len(array.data)} bytes, the schema has {n * np.dtype(dtype).itemsize}"
-            )
+            raise WireError(f"array {dtype}: {len(array.data)} bytes, the schema has {n * np.dtype(dtype).itemsize}")
         flat[dtype] = np.frombuffer(array.data, dtype=np.dtype(dtype).newbyteorder("<"))
         if not finite(flat[dtype]):
             raise WireError(f"array {dtype} holds NaN or infinite values")
@@ -273,6 +265,13 @@ def read_metrics(message: Message, keys: frozenset[str], limits: Mapping[str, fl
             raise WireError(f"metric {key} is {value:g}, outside 0 … {limits.get(key, math.inf):g}")
         values[key] = value
     return values
+
+
+def stamp(message: Message) -> str:
+    """Give a message an id, as Flower's server does when it takes one in."""
+    message_id = uuid.uuid4().hex
+    message.metadata.__dict__["_message_id"] = message_id
+    return message_id
 
 
 def become(run_id: int, node_id: int, task_id: int = 1) -> None:

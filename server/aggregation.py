@@ -36,13 +36,7 @@ def weighted_mean(schema: Schema, replies: Sequence[Reply], weights: Sequence[fl
 
 def _pool_variances(schema: Schema, replies: Sequence[Reply], shares: Sequence[float], result: Flat) -> None:
     for mean, variance in schema.statistics():
-        means = np.stack([r.read(mean.dtype, mean.place.start, mean.place.stop) for r in replies]).astype(
-            np.float64
-        )
-        variances = np.stack(
-            [r.read(variance.dtype, variance.place.start, variance.place.stop) for r in replies]
-        )
+        means = np.stack([r.read(mean.dtype, mean.place.start, mean.place.stop) for r in replies]).astype(np.float64)
+        variances = np.stack([r.read(variance.dtype, variance.place.start, variance.place.stop) for r in replies])
         pooled_mean = np.tensordot(shares, means, axes=1)
-        result[variance.dtype][variance.place] = np.tensordot(
-            shares, variances + (means - pooled_mean) ** 2, axes=1
-        )
+        result[variance.dtype][variance.place] = np.tensordot(shares, variances + (means - pooled_mean) ** 2, axes=1)

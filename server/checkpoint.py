@@ -82,13 +82,9 @@ class Checkpoints:
         try:
             flat: Flat = load_file(path)
         except (SafetensorError, OSError):
-            raise CheckpointError(
-                f"{path} is missing or damaged; remove the run's folder to start it anew"
-            ) from None
+            raise CheckpointError(f"{path} is missing or damaged; remove the run's folder to start it anew") from None
         if {k: v.shape for k, v in flat.items()} != {k: (n,) for k, n in self._schema.sizes.items()}:
-            raise CheckpointError(
-                f"{path} does not hold this study's net; remove the run's folder to start it anew"
-            )
+            raise CheckpointError(f"{path} does not hold this study's net; remove the run's folder to start it anew")
         return flat
 
     def path(self, round_number: int) -> Path:

@@ -16,7 +16,7 @@ from common.nets import build_net
 from common.seeds import derive
 from common.strategies import STRATEGIES
 from common.study import Study
-from common.wire import Flat, Schema, Task
+from common.wire import Flat, Part, Schema, Task
 from server.checkpoint import Checkpoints, State
 from server.events import Event, Events
 from server.exchange import exchange
@@ -104,9 +104,7 @@ class Run:
             state.seconds += time.monotonic() - mark
             state.finished = True
             self._checkpoints.write(state)
-            self._events.append(
-                "finished", round=state.round, seconds=state.seconds, best_round=state.best_round
-            )
+            self._events.append("finished", round=state.round, seconds=state.seconds, best_round=state.best_round)
         return state
 
     def best(self) -> Flat:
@@ -186,15 +184,13 @@ class Run:
         self._evaluate(self._checkpoints.weights(chosen), self._test, chosen, "test", state)
 
     def _evaluate(
-        self, flat: Flat, members: Mapping[str, Member], number: int, part: str, state: State
+        self, flat: Flat, members: Mapping[str, Member], number: int, part: Part, state: State
     ) -> list[float]:
         """Mean Dice of each site that has cases in `part`, in roster order."""
         scores: dict[str, float] = {}
 
         def take(site: str, reply: Message) -> None:
-            metrics = wire.read_metrics(
-                reply, self._metric_keys, {"num-examples": 1e9, "dice": 1.0, "seconds": 1e9}
-            )
+            metrics = wire.read_metrics(reply, self._metric_keys, {"num-examples": 1e9, "dice": 1.0, "seconds": 1e9})
             if metrics["num-examples"] > 0:
                 scores[site] = metrics["dice"]
             self._events.append("evaluated", round=number, part=part, site=site, **metrics)
@@ -221,8 +217,7 @@ class Run:
             return
         arrays, deadline = wire.record(flat), self.study.rounds.deadline
         messages = {
-            name: wire.instruction(m.node_id, self.study, task(name), arrays, deadline)
-            for name, m in members.items()
+            name: wire.instruction(m.node_id, self.study, task(name), arrays, deadline) for name, m in members.items()
         }
         answered: set[str] = set()
 

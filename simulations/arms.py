@@ -81,10 +81,7 @@ def arms(study: Study, compare: Sequence[Choice], sites: Sequence[str]) -> list[
         }
     )
     return [
-        *(
-            Arm(key, study.model_copy(update={"strategy": c}), tuple(sites))
-            for key, c in keyed(compare).items()
-        ),
+        *(Arm(key, study.model_copy(update={"strategy": c}), tuple(sites)) for key, c in keyed(compare).items()),
         *(Arm("local", alone, (site,), site) for site in sites),
         Arm("pooled_t", alone, (POOLED,)),
         Arm("pooled_kt", longer, (POOLED,)),

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from client.evaluation import evaluate
 from safetensors.numpy import load_file
 from torch import nn
 
-from client.evaluation import evaluate
 from client.results import write_results
 from client.training import channels_last
 from common.errors import CheckpointError

@@ -19,20 +19,14 @@ def simulate(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder that the study's data paths start from.", envvar="FEDSCAN_DATA", show_default=False
-        ),
+        typer.Option(help="Folder that the study's data paths start from.", envvar="FEDSCAN_DATA", show_default=False),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for runs and prepared cases.")] = Path("fedscan-runs"),
     engine: Annotated[
         str, typer.Option(help="inline: all in this process; ray: Flower's simulation engine.")
     ] = "inline",
-    seeds: Annotated[
-        int, typer.Option(min=1, max=100, help="How many seeds, counted up from the study's.")
-    ] = 1,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the newest simulation of this study.")
-    ] = False,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="How many seeds, counted up from the study's.")] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the newest simulation of this study.")] = False,
 ) -> None:
     """Train a study over simulated hospitals and say whether federation was worth it.
 

@@ -14,8 +14,10 @@ from server.events import Event
 from server.report.terminal import print_summary
 from simulations.arms import Arm
 from simulations.config import compared, simulated_sites
-from simulations.phantom import phantom_study
 from simulations.run import Engine, Simulation, Watcher, simulate
+
+
+DEMO = Path(__file__).with_name("phantom.yaml")  # the study that is simulated when none is named
 
 
 class Bars(Watcher):
@@ -45,13 +47,9 @@ class Bars(Watcher):
         if self._task is None:
             return
         if event["event"] == "evaluated" and event["part"] == "validation":
-            self.progress.update(
-                self._task, note=f"round {event['round']} · {event['site']} Dice {event['dice']:.3f}"
-            )
+            self.progress.update(self._task, note=f"round {event['round']} · {event['site']} Dice {event['dice']:.3f}")
         elif event["event"] == "failed":
-            self._console.print(
-                f"{arm.run} round {event['round']}: [red]{event['site']}: {event['why']}[/red]"
-            )
+            self._console.print(f"{arm.run} round {event['round']}: [red]{event['site']}: {event['why']}[/red]")
         elif event["event"] == "finished":
             self._console.print(f"{arm.run}: {event['round']} rounds in {event['seconds']:.0f} s, "
                                 f"best after round {event['best_round']}")  # fmt: skip
@@ -62,7 +60,7 @@ def run(study: Path | None, data: Path | None, out: Path, engine: str, seeds: in
     if engine not in ("inline", "ray"):
         raise StudyError(f"--engine {engine}: known engines are inline and ray")
     console = Console()
-    document = Document.read(study or phantom_study(out / "phantom"))
+    document = Document.read(study or DEMO)
     parsed = study_of(document)
     folder = _folder(out, f"{parsed.name}-{parsed.digest()[:8]}", resume)
     sites = simulated_sites(document, parsed, data, folder)

@@ -1,7 +1,6 @@
 """Flower's Grid over sites in this very process: one after another, and the same result every time."""
 
 import time
-import uuid
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,7 +9,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
 from common.errors import FedscanError, RoundError
-from common.wire import become, error_reply
+from common.wire import become, error_reply, stamp
 
 SERVER, FIRST_SITE = 1, 2  # node ids
 
@@ -29,9 +28,7 @@ class InlineGrid(Grid):
         become(run_id=1, node_id=SERVER)
         self._app = app
         self._contexts = {
-            node: Context(
-                run_id=1, node_id=node, node_config={"partition-id": i}, state=RecordDict(), run_config={}
-            )
+            node: Context(run_id=1, node_id=node, node_config={"partition-id": i}, state=RecordDict(), run_config={})
             for i, node in enumerate(range(FIRST_SITE, FIRST_SITE + sites))
         }
         self._waiting: dict[str, Message] = {}
@@ -57,17 +54,14 @@ class InlineGrid(Grid):
         ttl: float | None = None,
     ) -> Message:
         """An instruction from the server."""
-        return Message(
-            content, dst_node_id=dst_node_id, message_type=message_type, ttl=ttl, group_id=group_id
-        )
+        return Message(content, dst_node_id=dst_node_id, message_type=message_type, ttl=ttl, group_id=group_id)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Put messages in the queue; returns their ids in order."""
         ids = []
         for message in messages:
-            message.metadata.message_id = uuid.uuid4().hex
-            self._waiting[message.metadata.message_id] = message
-            ids.append(message.metadata.message_id)
+            ids.append(stamp(message))
+            self._waiting[ids[-1]] = message
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -78,9 +72,7 @@ class InlineGrid(Grid):
                 return [self._answer(message)]
         return []
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """All replies at once; memory grows with the sites."""
         return [reply for m in self.push_messages(messages) for reply in self.pull_messages([m])]
 

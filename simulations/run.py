@@ -96,9 +96,7 @@ def simulate(simulation: Simulation, watcher: Watcher) -> Path:
         "started": started.isoformat(timespec="seconds"),
         "seconds": time.monotonic() - clock,
     }
-    (simulation.out / "results.json").write_text(
-        json.dumps(results, indent=1, allow_nan=False), encoding="utf-8"
-    )
+    (simulation.out / "results.json").write_text(json.dumps(results, indent=1, allow_nan=False), encoding="utf-8")
     return write_report(simulation.out)
 
 
@@ -117,9 +115,7 @@ def _prepare(simulation: Simulation, study: Study, folder: Path, watcher: Watche
         raise DataError("\n".join(problems))
 
 
-def _run_arms(
-    simulation: Simulation, study: Study, folder: Path, plan: Sequence[Arm], watcher: Watcher
-) -> None:
+def _run_arms(simulation: Simulation, study: Study, folder: Path, plan: Sequence[Arm], watcher: Watcher) -> None:
     field = simulation.field(folder)
 
     def work(grid: Grid) -> None:
@@ -131,9 +127,7 @@ def _run_arms(
         for arm in plan:
             train = [members[name] for name in arm.train]
             watcher.phase(f"seed {study.seed}: {arm.run}", _updates(arm, train))
-            run = Run(
-                grid, arm.study, folder / "runs" / arm.run, train, test, lambda e, a=arm: watcher.event(a, e)
-            )
+            run = Run(grid, arm.study, folder / "runs" / arm.run, train, test, lambda e, a=arm: watcher.event(a, e))
             run.start()
 
     if simulation.engine == "ray":

@@ -37,9 +37,7 @@ class Field:
     def write(self, path: Path) -> None:
         """Describe the field in a file, for other processes."""
         sites = [c.model_dump(mode="json", by_alias=True, exclude_defaults=True) for c in self.configs]
-        path.write_text(
-            json.dumps({"sites": sites, "cache": str(self.cache), "homes": str(self.homes)}), "utf-8"
-        )
+        path.write_text(json.dumps({"sites": sites, "cache": str(self.cache), "homes": str(self.homes)}), "utf-8")
 
     @classmethod
     def read(cls, path: Path) -> "Field":

@@ -1,0 +1,132 @@
+"""From an image to class probabilities, and from probabilities to a label map on the case's own grid."""
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from monai.inferers import sliding_window_inference
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from client.data.cache import load_image, load_meta
+from client.data.preprocess import restore
+from client.data.volume import CachedCase
+from client.training import autocast
+from common.study import Study
+
+# Above this many numbers (4 GiB) the sum over the windows is kept in main memory instead of the accelerator's.
+STITCH_ON_DEVICE = 2**30
+
+
+def probabilities(net: nn.Module, image: NDArray[np.float32], study: Study, device: torch.device) -> Tensor:
+    """What the net gives each class, voxel by voxel.
+
+    An image that fits in the patch is padded to it, as in training: in the middle, its smallest value of each channel
+    around it. A larger one is seen through windows of the patch's size that overlap by `study.evaluation.overlap`;
+    their probabilities are averaged with Gaussian weights.
+
+    Args:
+        net: On `device`; its training mode is the same after as before.
+        image: `(C, *S)` on the plan's grid.
+        study: Patch, overlap, precision.
+        device: Where the net computes.
+
+    Returns:
+        `(K, *S)` float32, sum over K = 1; an inference tensor, on `device` or, if it is very large, on the CPU.
+    """
+    patch, shape = np.array(study.plan.patch), np.array(image.shape[1:])
+    missing = np.maximum(patch - shape, 0)
+    before = -(-missing // 2)
+    padded = _padded(image, before, missing - before)
+    forward = functools.partial(_forward, net, study, device)
+    with _evaluating(net), torch.inference_mode():
+        x = torch.from_numpy(padded)[None]
+        if (shape <= patch).all():
+            result = forward(x.to(device))
+        else:
+            large = study.classes * x[0, 0].numel() > STITCH_ON_DEVICE
+            result = sliding_window_inference(
+                x if large else x.to(device),
+                roi_size=study.plan.patch,
+                sw_batch_size=study.training.batch,
+                predictor=forward,
+                overlap=study.evaluation.overlap,
+                mode="gaussian",
+                sw_device=device,
+                device=torch.device("cpu") if large else device,
+            )
+        inner = tuple(slice(int(b), int(b + s)) for b, s in zip(before, shape, strict=True))
+        return result[(0, slice(None), *inner)]
+
+
+def consensus(nets: Sequence[nn.Module], image: NDArray[np.float32], study: Study, device: torch.device) -> Tensor:
+    """The mean of the nets' probabilities `(K, *S)` (Hansen & Salamon 1990, doi:10.1109/34.58871); one net is itself."""
+    total = probabilities(nets[0], image, study, device)
+    with torch.inference_mode():
+        for net in nets[1:]:
+            total += probabilities(net, image, study, device)
+        return total / len(nets) if len(nets) > 1 else total
+
+
+def label_map(values: Tensor, meta: Mapping[str, Any]) -> NDArray[np.uint8]:
+    """The most probable class of each voxel of the case's own grid.
+
+    Probabilities are brought to that grid before the maximum is taken, so that borders are not stepped by the plan's
+    voxels; class by class, so that only two classes are held at the own resolution.
+
+    Args:
+        values: `(K, *S)` on the plan's grid.
+        meta: The case's meta.json.
+
+    Returns:
+        `(*own shape)` uint8; of equal probabilities the lower label wins.
+    """
+    label, best = None, None
+    for value, one in enumerate(values):
+        mine = restore(one[None].cpu().numpy(), meta)[0]
+        if label is None or best is None:
+            label, best = np.zeros(mine.shape, np.uint8), np.array(mine)
+        else:
+            label[mine > best] = value
+            np.maximum(best, mine, out=best)
+    if label is None:
+        raise ValueError("values hold no class")
+    return label
+
+
+def segment(nets: Sequence[nn.Module], case: CachedCase, study: Study, device: torch.device) -> NDArray[np.uint8]:
+    """The label map of `case` on its own grid, by one net or by the consensus of several."""
+    return label_map(consensus(nets, load_image(case), study, device), load_meta(case))
+
+
+def _forward(net: nn.Module, study: Study, device: torch.device, x: Tensor) -> Tensor:
+    layout = torch.channels_last_3d if x.ndim == 5 else torch.channels_last
+    with autocast(study.training, device):
+        logits: Tensor = net(x.contiguous(memory_format=layout))
+    return torch.softmax(logits.float(), dim=1)
+
+
+def _padded(image: NDArray[np.float32], before: NDArray[Any], after: NDArray[Any]) -> NDArray[np.float32]:
+    """`image` in the middle of a box, its smallest value of each channel around it."""
+    if not (before.any() or after.any()):
+        return np.array(image, np.float32)
+    shape = np.array(image.shape[1:])
+    box = np.empty((len(image), *(shape + before + after)), np.float32)
+    box[:] = image.min(axis=tuple(range(1, image.ndim)), keepdims=True)
+    box[:, *(slice(b, b + s) for b, s in zip(before, shape, strict=True))] = image
+    return box
+
+
+@contextmanager
+def _evaluating(net: nn.Module) -> Iterator[None]:
+    """`net` in evaluation mode; afterwards every module is in the mode that it was in."""
+    modes = {module: module.training for module in net.modules()}
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training

@@ -1,0 +1,203 @@
+"""What a study file says for simulations only: its sites, or a data set to split, and what to compare."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+
+from client.site import SiteConfig
+from common.documents import Document, Location
+from common.errors import StudyError
+from common.registry import did_you_mean
+from common.strategies import STRATEGIES
+from common.study import Choice, Part, Study
+from simulations.anatomy import ORGANS
+from simulations.arms import POOLED
+from simulations.partition import Partition, site_name, sites_by_column, sites_by_split
+from simulations.phantom import make_phantom
+
+# Shown as rows of the comparison beside the sites.
+RESERVED = (POOLED, "all")
+
+
+def _checked(choice: Choice) -> Choice:
+    return choice.model_copy(update={"options": STRATEGIES.check(choice.name, choice.options)})
+
+
+class Compared(Part):
+    """The section `compare:`: strategies beside the study's own."""
+
+    compare: tuple[Annotated[Choice, AfterValidator(_checked)], ...] = Field(
+        (Choice(name="fedavg"), Choice(name="fedprox", options={"mu": 0.01})), validate_default=True
+    )
+
+
+class Phantoms(Part):
+    """`sites: {make: phantom, ...}`: hospitals made up on the spot.
+
+    Attributes:
+        make: Always `phantom`.
+        number: Number of hospitals.
+        cases: Cases per hospital.
+        difference: How much the hospitals differ: 0 not at all, 1 as real ones may.
+        seed: Of patients and scanners.
+    """
+
+    make: Literal["phantom"]
+    number: int = Field(4, ge=1, le=100)
+    cases: int = Field(16, ge=3, le=10_000)
+    difference: float = Field(1.0, ge=0, le=2)
+    seed: int = Field(1, ge=0, lt=2**31)
+
+
+def compared(document: Document, study: Study) -> tuple[Choice, ...]:
+    """The strategies to compare: those of `compare:`, then the study's own unless it is among them."""
+    section = {k: v for k, v in document.data.items() if k == "compare"}
+    choices = [*document.validate(Compared, section).compare, study.strategy]
+    return tuple(c for i, c in enumerate(choices) if c not in choices[:i])
+
+
+def simulated_sites(document: Document, study: Study, data: Path | None, work: Path) -> list[SiteConfig]:
+    """The sites that `sites:` or `partition:` of a study file describe.
+
+    Args:
+        document: The study file.
+        study: The study in it.
+        data: Where relative `data:` paths are looked for first; then in $FEDSCAN_DATA, then beside the study file.
+        work: Folder for what is made on the way (phantoms, tables of a split).
+
+    Raises:
+        StudyError: Naming file, line, key and remedy.
+    """
+    given = [key for key in ("sites", "partition") if key in document.data]
+    if len(given) != 1:
+        what = "has both sites: and partition:; keep one" if given else (
+            "does not say where the scans are: add sites: (a name and a folder for each), or partition: (one data "
+            "set to split)")  # fmt: skip
+        raise StudyError(f"{_at(document, tuple(given[:1]))}: the study {what}")
+    section = document.data[given[0]]
+    find = _Finder(document, data)
+    if given == ["partition"]:
+        sites = _partitioned(document, study, section, find, work)
+    elif isinstance(section, str):
+        sites = _of_folder(document, find(section, ("sites",)))
+    elif isinstance(section, dict) and isinstance(section.get("make"), str):
+        sites = _phantoms(document, study, section, work)
+    else:
+        sites = _listed(document, section, find)
+    for site in sites:
+        if site.name in RESERVED:
+            raise StudyError(f"{_at(document, (given[0], site.name))}: a site may not be called '{site.name}'")
+    if not any(site.use == "train" for site in sites):
+        raise StudyError(f"{_at(document, (given[0],))}: no site is left to train on")
+    return sites
+
+
+class _Finder:
+    """Finds the paths that a study file names."""
+
+    def __init__(self, document: Document, data: Path | None) -> None:
+        environment = os.environ.get("FEDSCAN_DATA")
+        self._document = document
+        self._places = (
+            ("--data", data),
+            ("$FEDSCAN_DATA", Path(environment) if environment else None),
+            ("the study file's folder", document.path.parent),
+        )
+
+    def __call__(self, path: str | Path, key: Location) -> Path:
+        """The first place that has `path`, which stands at `key` of the study file."""
+        for _, folder in self._places:
+            # An absolute path wins over the folder it is joined to.
+            if folder is not None and (folder / path).exists():
+                return (folder / path).resolve()
+        tried = "; ".join(
+            f"{name}: {'not given' if folder is None else (folder / path)}" for name, folder in self._places
+        )
+        raise StudyError(f"{_at(self._document, key)}: '{path}' was not found. Tried {tried}")
+
+
+def _listed(document: Document, section: Any, find: _Finder) -> list[SiteConfig]:
+    if not isinstance(section, dict) or not section:
+        raise StudyError(f"{_at(document, ('sites',))}: give a name and settings for each site "
+                         "(name: {data: folder}), or a folder that has one sub-folder per site")  # fmt: skip
+    sites = []
+    for name, settings in section.items():
+        place = ("sites", name)
+        if not isinstance(settings, dict):
+            raise StudyError(f"{_at(document, place)}: give the site's settings, e.g. data: folder")
+        if "name" in settings:
+            raise StudyError(f"{_at(document, (*place, 'name'))}: a site's name is its key here; leave this out")
+        site = document.validate(SiteConfig, {"name": name, **settings}, root=place)
+        sites.append(site.model_copy(update={"data": find(site.data, (*place, "data"))}))
+    return sites
+
+
+def _of_folder(document: Document, folder: Path) -> list[SiteConfig]:
+    """One site per sub-folder; a `site.yaml` in it says what is special about the site."""
+    if not folder.is_dir():
+        raise StudyError(f"{_at(document, ('sites',))}: {folder} is not a folder with one sub-folder per site")
+    homes = sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
+    if not homes:
+        raise StudyError(f"{_at(document, ('sites',))}: {folder} has no sub-folders; each would be a site")
+    sites = [_of_home(home) for home in homes]
+    names = [site.name for site in sites]
+    for name in names:
+        if names.count(name) > 1:
+            raise StudyError(f"{folder}: two sub-folders give the site name '{name}'")
+    return sites
+
+
+def _of_home(home: Path) -> SiteConfig:
+    usual: dict[str, Any] = {"name": site_name(home.name), "data": "."}
+    if not (home / "site.yaml").exists():
+        return SiteConfig(name=usual["name"], data=home)
+    own = Document.read(home / "site.yaml")
+    site = own.validate(SiteConfig, usual | own.data)
+    return site.model_copy(update={"data": (home / site.data).resolve()})
+
+
+def _phantoms(document: Document, study: Study, section: Mapping[str, Any], work: Path) -> list[SiteConfig]:
+    wanted = document.validate(Phantoms, section, root=("sites",))
+    strange = [label for label in study.data.labels if label not in ORGANS]
+    if strange or len(study.data.channels) != 1:
+        raise StudyError(f"{_at(document, ('data',))}: phantoms have one channel and the labels "
+                         f"{', '.join(ORGANS)}; change data: accordingly")  # fmt: skip
+    settings = (f"{study.data.dimensions}d", f"{wanted.number}x{wanted.cases}",
+                f"difference-{wanted.difference:g}", f"seed-{wanted.seed}")  # fmt: skip
+    folders = make_phantom(
+        work / "phantoms" / "-".join(settings),
+        sites=wanted.number,
+        cases=wanted.cases,
+        dimensions=study.data.dimensions,
+        difference=wanted.difference,
+        seed=wanted.seed,
+    )
+    labels = {label: ORGANS.index(label) + 1 for label in study.data.labels}
+    return [SiteConfig(name=f.name, data=f.resolve(), layout="nnunet", labels=labels) for f in folders]
+
+
+def _partitioned(document: Document, study: Study, section: Any, find: _Finder, work: Path) -> list[SiteConfig]:
+    partition = document.validate(Partition, section, root=("partition",))
+    data = find(partition.data, ("partition", "data"))
+    try:
+        if partition.by.column is not None:
+            sites = sites_by_column(partition, data)
+        else:
+            sites = sites_by_split(partition, data, study, work / "partition")
+    except StudyError as error:
+        raise StudyError(f"{_at(document, ('partition', 'by'))}: {error}") from None
+    names = [site.name for site in sites]
+    for index, name in enumerate(partition.test_only):
+        if name not in names:
+            raise StudyError(f"{_at(document, ('partition', 'test_only', index))}: there is no site '{name}'."
+                             f"{did_you_mean(name, names)} Sites: {', '.join(names)}")  # fmt: skip
+    return sites
+
+
+def _at(document: Document, location: Location) -> str:
+    """`file:line: key` of `location`, as all errors of a study file begin."""
+    key = ".".join(map(str, location)) or "(whole file)"
+    return f"{document.path}:{document.line(location)}: {key}"

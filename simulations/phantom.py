@@ -1,0 +1,105 @@
+"""Synthetic hospitals on disk, so that everything can be tried without a scan.
+
+Volumes are NIfTI, pictures are PNG (what the 2D archives that people have are made of), both in the layout of
+nnU-Net v2, which knows both: they then pass through the same catalogue and readers as real scans. Layout:
+https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/dataset_format.md
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import nibabel
+import numpy as np
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+from PIL import Image
+
+from common.errors import StudyError
+from common.seeds import generator
+from simulations.anatomy import ORGANS, random_patient
+from simulations.scanner import Scan, Scanner, scan, scanner
+
+_RECORD = "phantom.json"
+# Raised when the same arguments begin to give other files.
+_EDITION = 1
+
+
+def make_phantom(
+    folder: Path,
+    *,
+    sites: int = 4,
+    cases: int = 16,
+    dimensions: Literal[2, 3] = 3,
+    difference: float = 1.0,
+    seed: int = 1,
+) -> list[Path]:
+    """Write phantom hospitals, or find them written; the same arguments give the same files.
+
+    Args:
+        folder: Gets one folder `hospital-1` … per site, each an nnU-Net v2 data set with the labels ORGANS.
+        sites: Number of hospitals.
+        cases: Cases per hospital.
+        dimensions: 3 for volumes (`.nii.gz`, about 46 voxels a side of 2 mm), 2 for pictures (`.png`).
+        difference: How much the hospitals differ: 0 not at all (only their patients do), 1 as real ones may.
+        seed: Of patients and scanners.
+
+    Returns:
+        The hospitals' folders.
+
+    Raises:
+        StudyError: `folder` holds phantoms that were made with other arguments.
+    """
+    made = [folder / f"hospital-{i + 1}" for i in range(sites)]
+    wanted = {"edition": _EDITION, "sites": sites, "cases": cases, "dimensions": dimensions,
+              "difference": difference, "seed": seed}  # fmt: skip
+    record = folder / _RECORD
+    if record.exists():
+        if json.loads(record.read_text()) == wanted:
+            return made
+        raise StudyError(f"{folder}: holds phantoms made with other settings; delete it or give another folder")
+    for index, site in enumerate(made):
+        by = scanner(index, difference, generator(seed, "scanner", index))
+        _write_site(site, by, cases, dimensions, seed, index)
+    # Last of all: a folder without the record was interrupted, and is written again.
+    record.write_text(json.dumps(wanted, indent=1) + "\n")
+    return made
+
+
+def _write_site(folder: Path, by: Scanner, cases: int, dimensions: Literal[2, 3], seed: int, index: int) -> None:
+    for name in ("imagesTr", "labelsTr"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    ending = ".nii.gz" if dimensions == 3 else ".png"
+    write = _write_volume if dimensions == 3 else _write_picture
+    for number in range(cases):
+        rng = generator(seed, "case", index, number)
+        kidneys: Any = int(rng.integers(2)) if rng.random() < by.missing else 2
+        patient = random_patient(rng, scale=1 + by.organs, kidneys=kidneys)
+        result = scan(patient, by, dimensions, rng)
+        case = f"h{index + 1}_{number + 1:03d}"
+        write(result, folder / "imagesTr" / f"{case}_0000{ending}", folder / "labelsTr" / f"{case}{ending}", by)
+    description = {
+        "channel_names": {"0": "image"},
+        "labels": {"background": 0, **{organ: i + 1 for i, organ in enumerate(ORGANS)}},
+        "numTraining": cases,
+        "file_ending": ending,
+    }
+    (folder / "dataset.json").write_text(json.dumps(description, indent=1) + "\n")
+
+
+def _write_volume(result: Scan, image: Path, label: Path, by: Scanner) -> None:
+    """Both arrays as NIfTI, their axes in the order and direction of the hospital's files."""
+    affine = np.diag([*result.spacing, 1.0])
+    affine[:3, 3] = -(np.array(result.image.shape) - 1) / 2 * result.spacing
+    turn = ornt_transform(io_orientation(affine), axcodes2ornt(by.orientation))
+    for array, path in ((result.image, image), (result.label, label)):
+        file = nibabel.Nifti1Image(array, affine).as_reoriented(turn)
+        file.header.set_xyzt_units("mm")
+        nibabel.save(file, path)
+
+
+def _write_picture(result: Scan, image: Path, label: Path, by: Scanner) -> None:
+    """The one slice as 8-bit grey PNGs, the front at the top and the patient's right on the left, as viewers show it."""
+    low, high = np.percentile(result.image, [0.5, 99.5])
+    grey = np.clip((result.image - low) / (high - low) * 255, 0, 255).round().astype(np.uint8)
+    for array, path in ((grey, image), (result.label, label)):
+        Image.fromarray(np.ascontiguousarray(array[:, ::-1, 0].T)).save(path)

@@ -1,0 +1,90 @@
+"""A toy federation: sites of small 2D cases that learn in seconds, through the real grid, app and rounds."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from client.app import OpenSite, Workplace, make_app
+from client.data.volume import CachedCase, SiteData
+from client.site import SiteConfig
+from common.study import Study
+from server.rounds import Run, join
+from simulations.inline import InlineGrid
+
+
+def make_case(folder: Path, name: str, seed: int) -> CachedCase:
+    """A bright disc on noise, 16 x 16 pixels."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:16, :16]
+    label = ((y - rng.integers(5, 11)) ** 2 + (x - rng.integers(5, 11)) ** 2 < 14).astype("uint8")
+    image = (label + 0.4 * rng.normal(size=label.shape)).astype("float32")[None]
+    case = folder / name
+    case.mkdir(parents=True)
+    np.save(case / "image.npy", image)
+    np.save(case / "label.npy", label)
+    np.save(case / "truth.npy", label)
+    np.save(case / "foreground.npy", np.argwhere(label).astype("int32"))
+    grid = {"shape": [16, 16], "affine": np.eye(4).tolist(), "spacing": [1.0, 1.0]}
+    (case / "meta.json").write_text(json.dumps({"plan": grid, "own": grid}))
+    return CachedCase(name, name, case, f"{seed:064d}")
+
+
+def toy_study(**changes: Any) -> Study:
+    base: dict[str, Any] = {
+        "name": "toy",
+        "data": {"labels": ["disc"], "dimensions": 2},
+        "plan": {"patch": [16, 16]},
+        "net": {"name": "unet", "width": 4, "levels": 2, "norm": "batch"},
+        "training": {"steps": 3, "rate": 0.01, "batch": 2},
+        "rounds": {"number": 3},
+    }
+    for key, value in changes.items():
+        base[key] = {**base.get(key, {}), **value} if isinstance(value, dict) and key != "strategy" else value
+    return Study.model_validate(base)
+
+
+class Toy:
+    """Sites by name, each with its cases; `run` runs a study over them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.sites: dict[str, Callable[[Study], SiteData]] = {}
+        self.on_step: Callable[[], None] = lambda: None
+
+    def add(self, name: str, first_seed: int, cases: int = 4) -> None:
+        root = self.folder / "cases" / name
+        made = [make_case(root, f"{name}-{i}", first_seed + i) for i in range(cases + 2)]
+        data = SiteData(tuple(made[:cases]), tuple(made[cases : cases + 1]), tuple(made[cases + 1 :]))
+        self.sites[name] = lambda study: data
+
+    def open(self, out: Path) -> list[OpenSite]:
+        place = Workplace(torch.device("cpu"))
+        return [
+            OpenSite(SiteConfig(name=n, data=Path()), out / "sites" / n, load, place, self.on_step)
+            for n, load in self.sites.items()
+        ]
+
+    def run(self, study: Study, out: str = "out", train: list[str] | None = None) -> Run:
+        folder = self.folder / out
+        sites = self.open(folder)
+        grid = InlineGrid(make_app(lambda c: sites[int(c.node_config["partition-id"])]), len(sites))
+        members = join(grid, study)
+        roster = [members[n] for n in train or members]
+        run = Run(grid, study, folder / "run", roster, list(members.values()))
+        run.start()
+        return run
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Toy:
+    return Toy(tmp_path)
+
+
+@pytest.fixture(name="toy_study")
+def _toy_study() -> Callable[..., Study]:
+    return toy_study

@@ -1,0 +1,223 @@
+"""The laws of a federation, bit for bit, through the real app, grid and rounds."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from client.data.patches import Batches
+from client.data.volume import SiteData
+from client.training import Span, channels_last, make_optimizer, train
+from common.errors import DataError, RoundError
+from common.losses import build_loss
+from common.nets import build_net
+from common.seeds import derive
+from common.wire import Schema, Terms
+from server.checkpoint import Checkpoints
+from server.events import read_events
+
+
+def final(run) -> dict[str, np.ndarray]:
+    checkpoints = Checkpoints(run.folder / "checkpoints", run.study.digest(), Schema.of(run.study))
+    return checkpoints.weights(checkpoints.state().round)
+
+
+def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
+    return a.keys() == b.keys() and all(a[k].tobytes() == b[k].tobytes() for k in a)
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_one_site_equals_local_training(toy, toy_study, norm: str, optimizer: str) -> None:
+    """Three rounds of three steps are one training of nine steps, written here without any federation."""
+    toy.add("a", 0)
+    study = toy_study(net={"norm": norm}, training={"optimizer": optimizer})
+    run = toy.run(study)
+
+    cases = toy.sites["a"](study).train
+    torch.manual_seed(derive(study.seed, "weights"))
+    net = channels_last(build_net(study))
+    stream = derive(study.seed, "batches", *sorted(c.key for c in cases))
+    batches = (Batches(cases, study, stream).at(step) for step in range(9))
+    train(net, build_loss(study), make_optimizer(net, study.training), batches, study.training, Span(0, 9, 9), Terms())
+    assert same(final(run), Schema.of(study).pack(net.state_dict()))
+
+
+def test_identical_sites_equal_one(toy, toy_study) -> None:
+    toy.add("a", 0)
+    alone = final(toy.run(toy_study(), "alone"))
+    toy.sites["b"] = toy.sites["c"] = toy.sites["a"]
+    together = final(toy.run(toy_study(), "together"))
+    schema = Schema.of(toy_study())
+    statistics = {i for m, v in schema.statistics() for e in (m, v) for i in range(e.place.start, e.place.stop)}
+    plain = [i for i in range(schema.sizes["float32"]) if i not in statistics]
+    assert (alone["float32"][plain] == together["float32"][plain]).all()
+    np.testing.assert_allclose(alone["float32"], together["float32"], rtol=1e-6, atol=1e-9)
+
+
+def test_mu_zero_is_fedavg_and_mu_pulls(toy, toy_study) -> None:
+    toy.add("a", 0)
+    toy.add("b", 100)
+    average = final(toy.run(toy_study(), "avg"))
+    zero = final(toy.run(toy_study(strategy={"name": "fedprox", "mu": 0.0}), "zero"))
+    assert same(average, zero)
+    start = Schema.of(toy_study()).pack(_initial(toy_study()))["float32"]
+    moved = [
+        np.linalg.norm(final(toy.run(toy_study(strategy={"name": "fedprox", "mu": mu}), f"mu{mu}"))["float32"] - start)
+        for mu in (0.1, 10.0, 1000.0)
+    ]
+    assert np.linalg.norm(average["float32"] - start) > moved[0] > moved[1] > moved[2]
+
+
+def _initial(study):
+    torch.manual_seed(derive(study.seed, "weights"))
+    return build_net(study).state_dict()
+
+
+def test_proximal_gradient_is_mu_times_distance() -> None:
+    """Closed form: on a linear loss plain SGD steps are −η(g + μ(w − w_g)), also in the second batch."""
+    net = torch.nn.Linear(2, 1, bias=False)
+    w0 = net.weight.detach().clone()
+    settings = __import__("common.study", fromlist=["Training"]).Training(
+        optimizer="sgd", rate=0.1, momentum=0.0, weight_decay=0.0, schedule="constant", steps=3, clip=None
+    )
+    image = torch.ones(1, 2, 1, 1)
+
+    class Sum(torch.nn.Module):
+        def forward(self, output, label):
+            return output.sum()
+
+    class OnPixels(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = net
+
+        def forward(self, x):
+            return self.inner(x[:, :, 0, 0])
+
+    model = OnPixels()
+    batches = [(image, torch.zeros(1))] * 3
+    train(model, Sum(), make_optimizer(model, settings), batches, settings, Span(0, 3, 3), Terms(proximal=2.0))
+    expected = w0.clone()
+    for _ in range(3):
+        expected -= 0.1 * (torch.ones(1, 2) + 2.0 * (expected - w0))
+    torch.testing.assert_close(net.weight.detach(), expected)
+
+
+def test_a_failing_site_never_stops_the_round(toy, toy_study) -> None:
+    toy.add("a", 0)
+    toy.add("b", 100)
+    good = toy.sites["b"]
+    calls = {"n": 0}
+
+    def sometimes(study) -> SiteData:
+        return good(study)
+
+    toy.sites["b"] = sometimes
+    study = toy_study()
+    sites = toy.open(toy.folder / "out")
+
+    def fail_in_round_two(study):
+        calls["n"] += 1
+        if calls["n"] == 2:
+            raise DataError("/scans/DOE^JANE.nii: gone")
+        return original(study)
+
+    original = sites[1].batches
+    sites[1].batches = fail_in_round_two  # type: ignore[method-assign]
+    from client.app import make_app
+    from server.rounds import Run, join
+    from simulations.inline import InlineGrid
+
+    grid = InlineGrid(make_app(lambda c: sites[int(c.node_config["partition-id"])]), 2)
+    members = list(join(grid, study).values())
+    state = Run(grid, study, toy.folder / "out" / "run", members, members).start()
+    text = (toy.folder / "out" / "run" / "events.jsonl").read_text()
+    failed = [e for e in read_events(toy.folder / "out" / "run" / "events.jsonl") if e["event"] == "failed"]
+    assert state.round == 3
+    assert [(e["round"], e["site"], e["why"]) for e in failed] == [(2, "b", "E_DATA")]
+    assert "DOE" not in text
+
+
+def test_nan_at_a_site_is_left_out(toy, toy_study) -> None:
+    toy.add("a", 0)
+    toy.add("b", 100)
+    image = toy.sites["b"](toy_study()).train[0].folder / "image.npy"
+    np.save(image, np.full((1, 16, 16), np.nan, "float32"))
+    run = toy.run(toy_study(training={"augment": "none"}))
+    failed = [e for e in read_events(run.folder / "events.jsonl") if e["event"] == "failed"]
+    assert {(e["site"], e["why"]) for e in failed} == {("b", "E_TRAINING")}
+    assert np.isfinite(final(run)["float32"]).all()
+
+
+def test_missed_quorum_says_what_to_do_and_resumes(toy, toy_study) -> None:
+    toy.add("a", 0)
+    toy.add("b", 100)
+    study = toy_study(rounds={"quorum": 1.0})
+    good = toy.sites["b"](study)
+    broken = good.train[0].folder / "image.npy"
+    bytes_before = broken.read_bytes()
+    np.save(broken, np.full((1, 16, 16), np.nan, "float32"))
+    with pytest.raises(RoundError, match=r"round 1: 1 of 2 sites.*quorum.*--resume"):
+        toy.run(study)
+    broken.write_bytes(bytes_before)
+    resumed = final(toy.run(study))
+    assert same(resumed, final(toy.run(study, "undisturbed")))
+
+
+def test_a_late_site_is_left_out(toy, toy_study) -> None:
+    import time
+
+    toy.add("a", 0)
+    toy.add("b", 100)
+    study = toy_study(rounds={"deadline": 1.0, "number": 1})
+    slow = {"b": False}
+    toy.on_step = lambda: time.sleep(1.2) if slow["b"] else None
+    sites = toy.sites["b"]
+
+    def load(study) -> SiteData:
+        return sites(study)
+
+    toy.sites["b"] = load
+    opened = toy.open(toy.folder / "late")
+    opened[1].on_step = lambda: time.sleep(0.5)
+    from client.app import make_app
+    from server.rounds import Run, join
+    from simulations.inline import InlineGrid
+
+    toy.run(study, "warm")  # imports and first kernels are not what is timed
+    grid = InlineGrid(make_app(lambda c: opened[int(c.node_config["partition-id"])]), 2)
+    members = list(join(grid, study).values())
+    run = Run(grid, study, toy.folder / "late" / "run", members, members)
+    run.start()
+    folded = [e["sites"] for e in read_events(run.folder / "events.jsonl") if e["event"] == "folded"]
+    assert folded == [["a"]]
+
+
+@pytest.mark.parametrize("weights", ["cases", "patches", "equal"])
+def test_weights(toy, toy_study, weights: str) -> None:
+    toy.add("a", 0, cases=2)
+    toy.add("b", 100, cases=6)
+    study = toy_study(rounds={"number": 1, "weights": weights}, net={"norm": "none"})
+    both = final(toy.run(study, "both"))["float32"]
+    one = final(toy.run(study, "one", ["a"]))["float32"].astype("float64")
+    two = final(toy.run(study, "two", ["b"]))["float32"].astype("float64")
+    share = 0.25 if weights == "cases" else 0.5
+    np.testing.assert_array_equal(both, (share * one + (1 - share) * two).astype("float32"))
+
+
+def test_local_buffers_stay_at_their_site(toy, toy_study) -> None:
+    toy.add("a", 0)
+    toy.add("b", 100)
+    study = toy_study(rounds={"buffers": "local"})
+    assert not any("running" in e.name or "tracked" in e.name for e in Schema.of(study).entries)
+    run = toy.run(study)
+    assert set(final(run)) == {"float32"}
+    assert list((toy.folder / "out" / "sites" / "a" / "state" / "run").glob("*.safetensors"))
+
+
+def test_run_folder_holds_no_pickle(toy, toy_study) -> None:
+    toy.add("a", 0)
+    run = toy.run(toy_study())
+    assert {p.suffix for p in Path(run.folder).rglob("*") if p.is_file()} == {".json", ".jsonl", ".safetensors"}
