@@ -74,11 +74,11 @@ def summary(results: Sequence[CaseResult], study: Study) -> dict[str, float]:
     """
     means = label_means(results, study.data.labels)
     overall = mean(m.value for m in means.values())
-    judged = sum(mean(r.dice).count > 0 for r in results)
-    numbers: dict[str, float] = {"num-examples": judged, "dice": overall.value if overall.count else 0.0}
+    judged = sum(mean(r.dice).of > 0 for r in results)
+    numbers: dict[str, float] = {"num-examples": judged, "dice": overall.value if overall.of else 0.0}
     for label, m in means.items():
-        numbers[f"dice.{label}"] = m.value if m.count else 0.0
-        numbers[f"cases.{label}"] = m.count
+        numbers[f"dice.{label}"] = m.value if m.of else 0.0
+        numbers[f"cases.{label}"] = m.of
     return numbers
 
 

@@ -1,18 +1,19 @@
 """From an image to class probabilities, and from probabilities to a label map on the case's own grid."""
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
-from monai.inferers import sliding_window_inference
+from monai.inferers.utils import sliding_window_inference
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from client.data.boxes import clamp, cut, inner, smallest
 from client.data.cache import load_image, load_meta
-from client.data.preprocess import restore
+from client.data.preprocess import Meta, restore
 from client.data.volume import CachedCase
 from client.training import autocast
 from common.study import Study
@@ -38,32 +39,17 @@ def probabilities(net: nn.Module, image: NDArray[np.float32], study: Study, devi
         `(K, *S)` float32, sum over K = 1; an inference tensor, on `device` or, if it is very large, on the CPU.
     """
     patch, shape = np.array(study.plan.patch), np.array(image.shape[1:])
-    missing = np.maximum(patch - shape, 0)
-    before = -(-missing // 2)
-    padded = _padded(image, before, missing - before)
+    size = np.maximum(patch, shape)
+    corner = clamp(np.zeros_like(shape), shape - size)
+    x = torch.from_numpy(cut(image, corner, size, smallest(image)))[None]
     forward = functools.partial(_forward, net, study, device)
     with _evaluating(net), torch.inference_mode():
-        x = torch.from_numpy(padded)[None]
-        if (shape <= patch).all():
-            result = forward(x.to(device))
-        else:
-            large = study.classes * x[0, 0].numel() > STITCH_ON_DEVICE
-            result = sliding_window_inference(
-                x if large else x.to(device),
-                roi_size=study.plan.patch,
-                sw_batch_size=study.training.batch,
-                predictor=forward,
-                overlap=study.evaluation.overlap,
-                mode="gaussian",
-                sw_device=device,
-                device=torch.device("cpu") if large else device,
-            )
-        inner = tuple(slice(int(b), int(b + s)) for b, s in zip(before, shape, strict=True))
-        return result[(0, slice(None), *inner)]
+        result = forward(x.to(device)) if (size == patch).all() else _windows(forward, x, study, device)
+        return result[0][:, *inner(corner, shape)]
 
 
 def consensus(nets: Sequence[nn.Module], image: NDArray[np.float32], study: Study, device: torch.device) -> Tensor:
-    """The mean of the nets' probabilities `(K, *S)` (Hansen & Salamon 1990, doi:10.1109/34.58871); one net is itself."""
+    """The mean `(K, *S)` of the nets' probabilities (Hansen & Salamon 1990, doi:10.1109/34.58871)."""
     total = probabilities(nets[0], image, study, device)
     with torch.inference_mode():
         for net in nets[1:]:
@@ -71,7 +57,7 @@ def consensus(nets: Sequence[nn.Module], image: NDArray[np.float32], study: Stud
         return total / len(nets) if len(nets) > 1 else total
 
 
-def label_map(values: Tensor, meta: Mapping[str, Any]) -> NDArray[np.uint8]:
+def label_map(values: Tensor, meta: Meta) -> NDArray[np.uint8]:
     """The most probable class of each voxel of the case's own grid.
 
     Probabilities are brought to that grid before the maximum is taken, so that borders are not stepped by the plan's
@@ -102,22 +88,27 @@ def segment(nets: Sequence[nn.Module], case: CachedCase, study: Study, device: t
     return label_map(consensus(nets, load_image(case), study, device), load_meta(case))
 
 
+def _windows(forward: Callable[[Tensor], Tensor], x: Tensor, study: Study, device: torch.device) -> Tensor:
+    """The windows' probabilities (1, K, *S), averaged with Gaussian weights."""
+    large = study.classes * x[0, 0].numel() > STITCH_ON_DEVICE
+    result = sliding_window_inference(
+        x if large else x.to(device),
+        roi_size=study.plan.patch,
+        sw_batch_size=study.training.batch,
+        predictor=forward,
+        overlap=study.evaluation.overlap,
+        mode="gaussian",
+        sw_device=device,
+        device=torch.device("cpu") if large else device,
+    )
+    return cast(Tensor, result)
+
+
 def _forward(net: nn.Module, study: Study, device: torch.device, x: Tensor) -> Tensor:
     layout = torch.channels_last_3d if x.ndim == 5 else torch.channels_last
     with autocast(study.training, device):
         logits: Tensor = net(x.contiguous(memory_format=layout))
     return torch.softmax(logits.float(), dim=1)
-
-
-def _padded(image: NDArray[np.float32], before: NDArray[Any], after: NDArray[Any]) -> NDArray[np.float32]:
-    """`image` in the middle of a box, its smallest value of each channel around it."""
-    if not (before.any() or after.any()):
-        return np.array(image, np.float32)
-    shape = np.array(image.shape[1:])
-    box = np.empty((len(image), *(shape + before + after)), np.float32)
-    box[:] = image.min(axis=tuple(range(1, image.ndim)), keepdims=True)
-    box[:, *(slice(b, b + s) for b, s in zip(before, shape, strict=True))] = image
-    return box
 
 
 @contextmanager

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 
 class Mean(NamedTuple):
-    """A mean, and over how many values; NaN over none."""
+    """A mean, and the number of values that it is of; NaN of none."""
 
     value: float
-    count: int
+    of: int
 
 
 def dice(prediction: NDArray[np.uint8], truth: NDArray[np.uint8], labels: int) -> tuple[float, ...]:
