@@ -6,6 +6,7 @@ A loss is a callable `(*, options...) -> nn.Module`; the module maps logits `(B,
 
 from typing import TYPE_CHECKING
 
+from common.errors import StudyError
 from common.registry import Registry
 
 if TYPE_CHECKING:
@@ -24,7 +25,17 @@ LOSSES = Registry(
 
 
 def build_loss(study: "Study") -> "nn.Module":
-    """The study's loss; also accepts the list of logits of a deeply supervised net."""
+    """The study's loss; also accepts the list of logits of a deeply supervised net.
+
+    Raises:
+        StudyError: The loss has class weights, but not one for each class.
+    """
     from common.losses.deep_supervision import DeepSupervision
 
+    weights = study.loss.options.get("class_weights")
+    if weights is not None and len(weights) != study.classes:
+        raise StudyError(
+            f"loss.class_weights has {len(weights)} numbers, but there are {study.classes} classes: the background "
+            f"and {', '.join(study.data.labels)}"
+        )
     return DeepSupervision(LOSSES.get(study.loss.name)(**study.loss.options))

@@ -12,6 +12,7 @@ from monai.networks.nets.dynunet import DynUNet
 from pydantic import Field
 from torch import nn
 
+from common.errors import StudyError
 from common.nets.shapes import check_input
 
 Step = Annotated[tuple[Annotated[int, Field(ge=1, le=2)], ...], Field(min_length=2, max_length=3)]
@@ -97,12 +98,12 @@ def dynunet(
             alone gets kernels of width 1 until the level before its first halving, as in nnU-Net.
 
     Raises:
-        ValueError: A step of `strides` has not one number per axis.
+        StudyError: A step of `strides` has not one number per axis.
     """
     width, widest, stages = _SIZES[size, dimensions]
     steps = tuple(strides) if strides is not None else ((2,) * dimensions,) * (stages - 1)
     if any(len(step) != dimensions for step in steps):
-        raise ValueError(f"net.strides: each step needs {dimensions} numbers, one per axis: {list(steps)}")
+        raise StudyError(f"net.strides: each step needs {dimensions} numbers, one per axis: {list(steps)}")
     net = SupervisedDynUNet(
         dimensions,
         channels,

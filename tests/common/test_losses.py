@@ -134,6 +134,17 @@ def test_the_studys_loss_takes_the_nets_outputs():
     torch.testing.assert_close(build_loss(study)(logits, target), expected)
 
 
+def test_the_studys_class_weights_are_counted_before_training():
+    study = Study.model_validate(
+        {
+            "name": "s", "data": {"labels": ["a", "b"]}, "plan": {"patch": [16, 16, 16]}, "training": {"steps": 1},
+            "loss": {"name": "ce", "class_weights": [1, 2]},
+        }
+    )  # fmt: skip
+    with pytest.raises(StudyError, match=r"2 numbers.*3 classes.*a, b"):
+        build_loss(study)
+
+
 def test_a_negative_weight_is_an_error_that_names_the_key(tmp_path):
     path = tmp_path / "study.yaml"
     path.write_text(

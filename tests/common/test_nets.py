@@ -253,7 +253,7 @@ def test_patch_that_does_not_fit_is_named_with_the_nearest_that_does():
 
 
 def test_strides_of_another_dimension_are_refused():
-    with pytest.raises(ValueError, match="needs 3 numbers"):
+    with pytest.raises(StudyError, match="needs 3 numbers"):
         dynunet(3, 1, 2, strides=((2, 2), (2, 2)))
 
 
