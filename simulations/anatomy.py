@@ -11,7 +11,7 @@ Floats = NDArray[np.floating]
 # Study labels of the phantom, in the order of their values in the label map (liver 1, kidneys 2).
 ORGANS = ("liver", "kidneys")
 
-# Tissue numbers in a tissue map, and the signal that each gives; air stays 0 in every contrast.
+# Tissue numbers in a tissue map, and the signal that each gives to the usual scanner.
 AIR, BODY, LIVER, KIDNEY, SPINE, LESION = range(6)
 SIGNAL = np.array([0.0, 0.4, 0.65, 0.85, 1.0, 0.6], np.float32)
 
@@ -80,7 +80,7 @@ def random_patient(rng: np.random.Generator, *, scale: float = 1.0, kidneys: Lit
         organ(LESION, (rng.uniform(-26, 26), rng.uniform(-20, 24), rng.uniform(-34, 34)), (5, 5, 5)) for _ in range(5)
     ]
     spine = organ(SPINE, (0, -27, 0), (6, 6, 200))
-    liver = organ(LIVER, (-17, 7, 6), (17, 20, 20))
+    liver = organ(LIVER, (17, 7, 6), (17, 20, 20))
     pair = [organ(KIDNEY, (side * 18.0, -17, -10), (8, 8, 15)) for side in (1, -1)]
     return Patient(
         shapes=(body, *lesions, spine, liver, *pair[:kidneys]),

@@ -30,7 +30,7 @@ class Compared(Part):
     """The section `compare:`: strategies beside the study's own."""
 
     compare: tuple[Annotated[Choice, AfterValidator(_checked)], ...] = Field(
-        (Choice(name="fedavg"), Choice(name="fedprox", options={"mu": 0.01})), validate_default=True
+        (Choice(name="fedavg"), Choice.model_validate({"name": "fedprox", "mu": 0.01})), validate_default=True
     )
 
 

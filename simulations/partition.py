@@ -146,16 +146,22 @@ def sites_by_split(partition: Partition, data: Path, study: Study, folder: Path)
 
 
 def split_by_size(cases: Sequence[Case], shares: Mapping[str, float], rng: np.random.Generator) -> Groups:
-    """Patients at random, each site getting its share of them, to the nearest whole patient and at least one."""
+    """Patients at random, each site getting its share of them in whole patients, and at least one."""
     patients = by_patient(cases)
     _enough(len(patients), len(shares))
-    order = rng.permutation(sorted(patients)).tolist()
-    # Every site has one patient for sure; the others go where the cumulated shares say.
-    edges = np.cumsum([0.0, *shares.values()]) / sum(shares.values()) * (len(order) - len(shares))
-    edges = np.round(edges).astype(int) + np.arange(len(shares) + 1)
+    wanted = np.array(list(shares.values())) / sum(shares.values()) * len(patients)
+    counts = np.floor(wanted).astype(int)
+    # Largest remainders first, so that no site is more than one patient off its share...
+    for i in np.argsort(counts - wanted, kind="stable")[: len(patients) - counts.sum()]:
+        counts[i] += 1
+    # ... except that a site without any patient takes one from the largest.
+    for i in np.flatnonzero(counts == 0):
+        counts[counts.argmax()] -= 1
+        counts[i] = 1
+    order = iter(rng.permutation(sorted(patients)).tolist())
     return {
-        name: [case for patient in order[edges[i] : edges[i + 1]] for case in patients[patient]]
-        for i, name in enumerate(shares)
+        name: [case for _ in range(count) for case in patients[next(order)]]
+        for name, count in zip(shares, counts, strict=True)
     }
 
 

@@ -21,7 +21,7 @@ from simulations.scanner import Scan, Scanner, scan, scanner
 
 _RECORD = "phantom.json"
 # Raised when the same arguments begin to give other files.
-_EDITION = 1
+_EDITION = 2
 
 
 def make_phantom(
@@ -54,9 +54,11 @@ def make_phantom(
               "difference": difference, "seed": seed}  # fmt: skip
     record = folder / _RECORD
     if record.exists():
-        if json.loads(record.read_text()) == wanted:
+        found = json.loads(record.read_text())
+        if found == wanted:
             return made
-        raise StudyError(f"{folder}: holds phantoms made with other settings; delete it or give another folder")
+        if found | {"edition": _EDITION} != wanted:
+            raise StudyError(f"{folder}: holds phantoms made with other settings; delete it or give another folder")
     for index, site in enumerate(made):
         by = scanner(index, difference, generator(seed, "scanner", index))
         _write_site(site, by, cases, dimensions, seed, index)
@@ -90,16 +92,16 @@ def _write_volume(result: Scan, image: Path, label: Path, by: Scanner) -> None:
     """Both arrays as NIfTI, their axes in the order and direction of the hospital's files."""
     affine = np.diag([*result.spacing, 1.0])
     affine[:3, 3] = -(np.array(result.image.shape) - 1) / 2 * result.spacing
-    turn = ornt_transform(io_orientation(affine), axcodes2ornt(by.orientation))
+    turn = ornt_transform(io_orientation(affine), axcodes2ornt(by.orientation))  # type: ignore[no-untyped-call]
     for array, path in ((result.image, image), (result.label, label)):
-        file = nibabel.Nifti1Image(array, affine).as_reoriented(turn)
+        file = nibabel.Nifti1Image(array, affine).as_reoriented(turn)  # type: ignore[no-untyped-call]
         file.header.set_xyzt_units("mm")
         nibabel.save(file, path)
 
 
 def _write_picture(result: Scan, image: Path, label: Path, by: Scanner) -> None:
-    """The one slice as 8-bit grey PNGs, the front at the top and the patient's right on the left, as viewers show it."""
+    """The one slice as 8-bit grey PNGs, front at the top, the patient's right on the left, as viewers show it."""
     low, high = np.percentile(result.image, [0.5, 99.5])
     grey = np.clip((result.image - low) / (high - low) * 255, 0, 255).round().astype(np.uint8)
     for array, path in ((grey, image), (result.label, label)):
-        Image.fromarray(np.ascontiguousarray(array[:, ::-1, 0].T)).save(path)
+        Image.fromarray(np.ascontiguousarray(array[::-1, ::-1, 0].T)).save(path)

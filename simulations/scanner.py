@@ -20,7 +20,7 @@ class Scanner:
 
     Attributes:
         gamma: Log of the exponent of the grey value curve.
-        inverted: Bright tissue is dark and dark tissue bright, as T2 is to T1; air stays black.
+        inverted: Share of the scans whose grey scale is upside down, as in pictures stored as MONOCHROME1.
         bias: Amplitude of the smooth brightness field, relative.
         noise: Standard deviation of the noise, in units of the brightest tissue.
         blur: Standard deviation of the point spread, mm.
@@ -34,7 +34,7 @@ class Scanner:
     """
 
     gamma: float = 0.0
-    inverted: bool = False
+    inverted: float = 0.0
     bias: float = 0.0
     noise: float = 0.0
     blur: float = 0.0
@@ -50,25 +50,18 @@ class Scanner:
 # Four hospitals that differ from each other in several ways at once, as hospitals do; more sites go round again.
 _KINDS = (
     Scanner(),
-    Scanner(inverted=True, bias=0.1, slices=1.0, missing=0.3, gain=1.0, orientation="LPS"),
+    Scanner(inverted=0.5, bias=0.1, slices=1.0, missing=0.3, gain=1.0, orientation="LPS"),
     Scanner(gamma=0.7, noise=0.03, blur=1.6, pixel=0.15, organs=0.12, gain=-1.0, orientation="PIR"),
     Scanner(gamma=-0.4, bias=0.15, noise=0.05, view=0.12, organs=-0.1, missing=0.4, orientation="LAS"),
 )
 
 
 def scanner(site: int, difference: float, rng: np.random.Generator) -> Scanner:
-    """The scanner of site number `site`, `difference` times as far from the usual one as in the table above.
-
-    A contrast is inverted or not, there is nothing in between that still shows the organs: it is from 0.5 on.
-    """
+    """The scanner of site number `site`, `difference` times as far from the usual one as in the table above."""
     kind = _KINDS[site % len(_KINDS)]
-    scaled = {
-        f.name: difference * rng.uniform(0.8, 1.2) * getattr(kind, f.name)
-        for f in fields(kind)
-        if f.type == "float" or f.type is float
-    }
-    orientation = kind.orientation if difference > 0 else "RAS"
-    return replace(kind, **scaled, inverted=kind.inverted and difference >= 0.5, orientation=orientation)
+    numbers = [f.name for f in fields(kind) if isinstance(f.default, float)]
+    scaled = {name: difference * rng.uniform(0.8, 1.2) * getattr(kind, name) for name in numbers}
+    return replace(kind, **scaled, orientation=kind.orientation if difference > 0 else "RAS")
 
 
 @dataclass(frozen=True)
@@ -96,7 +89,8 @@ def scan(patient: Patient, by: Scanner, dimensions: Literal[2, 3], rng: np.rando
     thin = max(1, round(thickness / SPACING))
     spacing = (pixel, pixel, thickness / thin)
     tissue = patient.tissues(_points((shape[0], shape[1], shape[2] * thin), spacing))
-    signal = _develop(patient.signal(), by)[tissue]
+    curve = np.power(patient.signal(), np.exp(by.gamma), dtype=np.float32)
+    signal = (1 - curve if rng.random() < by.inverted else curve)[tissue]
     signal += _smooth_field(rng, tissue.shape, 4 / SPACING) * np.where(tissue == AIR, 0, 0.03)
     blurred = ndimage.gaussian_filter(signal, [(1.2 + by.blur) / s for s in spacing])
     image = blurred.reshape(*shape, thin).mean(axis=3)
@@ -105,13 +99,6 @@ def scan(patient: Patient, by: Scanner, dimensions: Literal[2, 3], rng: np.rando
     stored = np.clip(image * 1000 * np.exp(by.gain), -32000, 32000).round().astype(np.int16)
     label = label_of(tissue).reshape(*shape, thin)[..., thin // 2]
     return Scan(stored, label, (pixel, pixel, thickness))
-
-
-def _develop(signal: Floats, by: Scanner) -> Floats:
-    """The grey value of each tissue number under this scanner's contrast."""
-    curve: Floats = np.power(1.3 - signal if by.inverted else signal, np.exp(by.gamma), dtype=np.float32)
-    curve[AIR] = 0
-    return curve
 
 
 def _points(shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> Floats:
