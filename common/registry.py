@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, create_model
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic_core import PydanticCustomError
 
 
@@ -18,6 +18,20 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """` Did you mean 'x'?` for the nearest of `choices`, else an empty string."""
     near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
     return f" Did you mean '{near[0]}'?" if near else ""
+
+
+class OptionsError(ValueError):
+    """The options of a registry's entry are wrong.
+
+    Attributes:
+        model: The entry's options as a model.
+        error: What is wrong with them.
+    """
+
+    def __init__(self, model: type[BaseModel], error: ValidationError) -> None:
+        super().__init__(str(error))
+        self.model = model
+        self.error = error
 
 
 class Registry:
@@ -60,10 +74,14 @@ class Registry:
                 for p in inspect.signature(target).parameters.values()
                 if p.kind is p.KEYWORD_ONLY
             }
-            config = ConfigDict(extra="forbid", frozen=True)
+            config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
             self._options[name] = create_model(f"{name}_options", __config__=config, **fields)
         return self._options[name]
 
     def check(self, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-        """`options` of `name` with every default filled in; raises pydantic's ValidationError."""
-        return self.options(name).model_validate(dict(options)).model_dump()
+        """`options` of `name` with every default filled in; raises OptionsError, or as `get` does."""
+        model = self.options(name)
+        try:
+            return model.model_validate(dict(options)).model_dump()
+        except ValidationError as error:
+            raise OptionsError(model, error) from None

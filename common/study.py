@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from common.documents import Document
+from common.documents import Document, wrong_at
 from common.losses import LOSSES
 from common.nets import NETS
 from common.registry import Registry
@@ -27,7 +27,13 @@ from common.strategies import STRATEGIES
 # Keys of a study file that only a simulation reads; they stand outside the digest.
 SIMULATION_KEYS = ("sites", "partition", "compare")
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+Name = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$",
+        description="lower-case letters, digits, - and _, first a letter or digit, at most 63",
+    ),
+]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -35,6 +41,15 @@ class Part(BaseModel):
     """Base of the study's sections: no unknown keys, nothing changes after validation, NaN refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any) -> Any:
+        # pydantic would take true for 1; as a word it is refused with the key's own message.
+        if not isinstance(value, dict):
+            return value
+        number = {k for k, field in cls.model_fields.items() if field.annotation not in (bool, str)}
+        return {k: str(v).lower() if isinstance(v, bool) and k in number else v for k, v in value.items()}
 
 
 class Choice(BaseModel):
@@ -49,6 +64,8 @@ class Choice(BaseModel):
     def _flat(cls, value: Any) -> Any:
         if isinstance(value, str):
             return {"name": value}
+        if isinstance(value, dict) and set(value) == {"name", "options"} and isinstance(value["options"], dict):
+            return value
         if isinstance(value, dict):
             options = {k: v for k, v in value.items() if k != "name"}
             return {**({"name": value["name"]} if "name" in value else {}), "options": options}
@@ -61,9 +78,7 @@ class Choice(BaseModel):
 
 def _from(registry: Registry) -> AfterValidator:
     """Check a Choice against `registry` and fill in the defaults of its options."""
-    return AfterValidator(
-        lambda c: c.model_copy(update={"options": registry.check(c.name, c.options)})
-    )
+    return AfterValidator(lambda c: c.model_copy(update={"options": registry.check(c.name, c.options)}))
 
 
 class ZScore(Part):
@@ -177,8 +192,10 @@ class Training(Part):
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
-        if (self.steps is None) == (self.epochs is None):
-            raise ValueError("give either steps or epochs (per round), not both and not none")
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError(f"steps ({self.steps}) and epochs ({self.epochs}) both say how long a round is; keep one")
+        if self.steps is None and self.epochs is None:
+            raise ValueError("give steps or epochs: how long a site trains in one round")
         return self
 
 
@@ -243,12 +260,12 @@ class Study(Part):
         for key in ("spacing", "size", "patch"):
             value = getattr(self.plan, key)
             if value is not None and len(value) != n:
-                raise ValueError(f"plan.{key} has {len(value)} numbers, but data.dimensions is {n}")
+                raise wrong_at(f"plan.{key}", f"has {len(value)} numbers, but data.dimensions is {n}")
         if self.plan.size is not None and (n != 2 or self.plan.spacing is not None):
-            raise ValueError("plan.size is for 2D pictures without plan.spacing")
+            raise wrong_at("plan.size", "is for 2D pictures (data.dimensions: 2) without plan.spacing")
         rules = self.plan.intensity
         if isinstance(rules, tuple) and len(rules) != len(self.data.channels):
-            raise ValueError(f"plan.intensity has {len(rules)} rules for {len(self.data.channels)} channels")
+            raise wrong_at("plan.intensity", f"has {len(rules)} rules for {len(self.data.channels)} channels")
         return self
 
     @property
@@ -274,4 +291,4 @@ def load_study(path: Path) -> Study:
 def study_of(document: Document) -> Study:
     """The study in `document`, without the sections that only a simulation reads."""
     data = {k: v for k, v in document.data.items() if k not in SIMULATION_KEYS}
-    return document.validate(Study, data)
+    return document.validate(Study, data, also=SIMULATION_KEYS)
