@@ -263,7 +263,7 @@ def test_unknown_size_is_an_error_that_lists_the_choices(tmp_path):
         "name: s\ndata: {labels: [a]}\nplan: {patch: [16, 16, 16]}\ntraining: {steps: 1}\n"
         "net: {name: dynunet, size: tiny}\n"
     )
-    with pytest.raises(StudyError, match=r"(?s)net.*size.*'small', 'medium' or 'large'"):
+    with pytest.raises(StudyError, match=r"study.yaml:5: net\.size: .*'small', 'medium' or 'large'"):
         load_study(path)
 
 
