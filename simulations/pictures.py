@@ -21,6 +21,9 @@ MARGIN = 0.45
 SMALLEST = 0.3
 """The crop is never smaller than this share of the slice, so that one still sees where in the body it is."""
 
+DASHES = (0, (3, 1.5))
+LEGEND_COLUMNS, LEGEND_ROW = 4, 17
+
 Slice = NDArray[np.generic]
 
 
@@ -107,8 +110,8 @@ def _draw(
     height, width = image.shape
     shown = sorted(({*np.unique(truth)} | {*np.unique(prediction)}) - {0})
     tall = min(max(WIDTH_PX * height * aspect / width, 120), 2 * WIDTH_PX)
-    legend_rows = -(-(len(shown) + 2) // 3)
-    top, bottom = 24, 8 + 17 * legend_rows
+    legend_rows = -(-(len(shown) + 2) // LEGEND_COLUMNS)
+    top, bottom = 24, 6 + LEGEND_ROW * legend_rows
     total = tall + top + bottom
     figure = Figure(figsize=(WIDTH_PX / 100, total / 100), dpi=100, facecolor="black")
     canvas = FigureCanvasAgg(figure)
@@ -120,20 +123,29 @@ def _draw(
         colour = COLOURS[(int(label) - 1) % len(COLOURS)]
         _contour(axes, truth == label, colour, "solid")
         _contour(axes, prediction == label, colour, "dashed")
+    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
     figure.text(0.02, 1 - 12 / total, title, color="white", size=8.5, va="center", parse_math=False)
-    lines = [Line2D([], [], color="white", lw=1.6), Line2D([], [], color="white", lw=1.6, ls=(0, (3, 1.5)))]
-    names = ["truth", "prediction"]
-    for label in shown:
-        lines.append(Line2D([], [], color=COLOURS[(int(label) - 1) % len(COLOURS)], lw=5))
-        names.append(labels[int(label) - 1] if label <= len(labels) else f"label {label}")
-    legend = figure.legend(lines, names, loc="lower left", ncols=3, fontsize=7.5, frameon=False, labelcolor="white",
-                           borderpad=0.2, borderaxespad=0.2, handlelength=2.2, columnspacing=1.4)  # fmt: skip
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    _legend(figure, shown, labels, total)
     buffer = io.BytesIO()
     canvas.print_png(buffer)
     # 128 colours are enough for greys and six hues, and a third of the bytes.
     return Image.open(buffer).convert("RGB").quantize(128)
+
+
+def _legend(figure: Figure, shown: Sequence[int], labels: Sequence[str], total: float) -> None:
+    """Line styles and label colours below the picture, filled row by row."""
+    entries = [("truth", Line2D([], [], color="white", lw=1.6)),
+               ("prediction", Line2D([], [], color="white", lw=1.6, ls=DASHES))]  # fmt: skip
+    for label in map(int, shown):
+        name = labels[label - 1] if label <= len(labels) else f"label {label}"
+        entries.append((name, Line2D([], [], color=COLOURS[(label - 1) % len(COLOURS)], lw=5)))
+    rows = -(-len(entries) // LEGEND_COLUMNS)
+    for i, (name, line) in enumerate(entries):
+        row, column = divmod(i, LEGEND_COLUMNS)
+        x, y = 0.02 + 0.245 * column, (3 + LEGEND_ROW * (rows - row - 0.5)) / total
+        line.set(xdata=[x, x + 0.05], ydata=[y, y], transform=figure.transFigure)
+        figure.add_artist(line)
+        figure.text(x + 0.065, y, name, color="white", size=7.5, va="center", parse_math=False)
 
 
 def _contour(axes: Axes, mask: NDArray[np.bool_], colour: str, style: str) -> None:
@@ -143,6 +155,6 @@ def _contour(axes: Axes, mask: NDArray[np.bool_], colour: str, style: str) -> No
     # A rim of background closes contours that touch the crop's edge.
     padded = np.pad(mask, 1).astype(float)
     x, y = np.arange(-1, mask.shape[1] + 1), np.arange(-1, mask.shape[0] + 1)
-    dashes = "solid" if style == "solid" else [(0, (3, 1.5))]
+    dashes = "solid" if style == "solid" else [DASHES]
     found = axes.contour(x, y, padded, levels=[0.5], colors=[colour], linewidths=1.7, linestyles=dashes)
     found.set_path_effects([withStroke(linewidth=2.8, foreground="black", alpha=0.55)])

@@ -14,6 +14,7 @@ from common.wire import Schema
 from server.events import Event, read_events
 from simulations.arms import Arm, arms, methods
 from simulations.baselines import consensus_results
+from simulations.gallery import paint
 from simulations.sites import pick_device
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def collect(simulation: "Simulation") -> dict[str, Any]:
         "cases": cases,
         "curves": curves,
         "costs": costs,
+        "pictures": list(paint(simulation, cases)),
     }
 
 
