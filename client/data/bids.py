@@ -4,6 +4,7 @@ Names are read as the BIDS specification builds them: `key-value` entities joine
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,8 +30,11 @@ class Name(NamedTuple):
         return frozenset(e for e in self.entities if e[0] not in _DERIVED)
 
 
-def bids(data: Path, channels: int) -> list[Case] | None:
-    """The cases of a BIDS data set; images of several suffixes (T1w, FLAIR) are channels, in alphabetical order.
+def bids(data: Path, channels: int, names: Sequence[str] = ()) -> list[Case] | None:
+    """The cases of a BIDS data set.
+
+    Where a subject has images of several suffixes (T1w, FLAIR), the study's channels choose by `names`: a channel
+    named `t1w` or `t1` takes the suffix T1w. The order of files says nothing, so it never decides.
 
     Labels are `*_dseg` files, or `*_label-…_mask` / `*_label-…_seg` files, under `derivatives/*/sub-*`.
 
@@ -44,10 +48,12 @@ def bids(data: Path, channels: int) -> list[Case] | None:
     if not groups:
         return None
     labels = [(f, n) for f in _files(data / "derivatives", "*/") if _is_label(n := _parse(f))]
-    return [_case(id_, images, labels, channels) for id_, images in sorted(groups.items())]
+    return [_case(id_, images, labels, channels, names) for id_, images in sorted(groups.items())]
 
 
-def _case(id_: str, images: dict[str, Path], labels: list[tuple[Path, Name]], channels: int) -> Case:
+def _case(
+    id_: str, images: dict[str, Path], labels: list[tuple[Path, Name]], channels: int, names: Sequence[str]
+) -> Case:
     image = _parse(next(iter(images.values())))
     mine = [(f, n) for f, n in labels if n.source <= image.entities and _subject(n) == _subject(image)]
     most = max((len(n.source) for _, n in mine), default=0)
@@ -57,17 +63,27 @@ def _case(id_: str, images: dict[str, Path], labels: list[tuple[Path, Name]], ch
             f"{mine[0][0]}: {id_} has {len(mine)} segmentations ({', '.join(f.name for f, _ in mine[:4])}). "
             "List the wanted one per case in a table (CSV: image,label,patient)."
         )
-    chosen = sorted(images)
-    if len(images) > channels and mine:
-        named = [s for s in chosen if s in mine[0][1].words]
-        chosen = named if len(named) == channels else chosen
-    if len(chosen) > channels:
-        raise DataError(
-            f"{id_} has the images {', '.join(chosen)}, the study has {channels} channel(s). "
-            "List the wanted images per case in a table (CSV: image,label,patient)."
-        )
+    words = mine[0][1].words if mine else ()
+    files = _channels(id_, images, channels, names, words)
     patient = next(f"sub-{value}" for key, value in image.entities if key == "sub")
-    return Case(id_, patient, tuple(images[s] for s in chosen), mine[0][0] if mine else None)
+    return Case(id_, patient, files, mine[0][0] if mine else None)
+
+
+def _channels(id_: str, images: dict[str, Path], channels: int, names: Sequence[str],
+              words: Sequence[str]) -> tuple[Path, ...]:  # fmt: skip
+    """One image per channel: the only one, the ones that the channels name, or the one that the label's name names."""
+    if len(images) == 1:
+        return tuple(images.values())
+    by_name = {key: file for kind, file in images.items() for key in (kind.lower(), kind.lower().removesuffix("w"))}
+    if names and all(name in by_name for name in names):
+        return tuple(by_name[name] for name in names)
+    named = [word for word in words if word in images]
+    if channels == len(named) == 1:
+        return (images[named[0]],)
+    raise DataError(
+        f"{id_} has the images {', '.join(sorted(images))}, and the study's {channels} channel(s) do not name them. "
+        "Name the channels like the images (t1w, flair), or list the files in a table (CSV: image,label,patient)."
+    )
 
 
 def _files(root: Path, above: str = "") -> list[Path]:

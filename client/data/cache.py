@@ -1,9 +1,11 @@
 """Prepared cases on disk: `cache/<key[:2]>/<key>/`, complete or absent, readable without pickle."""
 
+import contextlib
 import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,7 +50,12 @@ def load_meta(case: CachedCase) -> Meta:
 def meta_in(folder: Path) -> Meta:
     """The meta data of the prepared case in `folder`."""
     meta = json.loads((folder / META).read_text(encoding="utf-8"))
-    return {"own": meta["own"], "plan": meta["plan"], "voxels": meta["voxels"]}
+    return {
+        "own": meta["own"],
+        "plan": meta["plan"],
+        "voxels": meta["voxels"],
+        "plan_voxels": meta["plan_voxels"],
+    }
 
 
 def folder_of(cache: Path, key: str) -> Path:
@@ -59,6 +66,7 @@ def folder_of(cache: Path, key: str) -> Path:
 def is_complete(folder: Path) -> bool:
     """Whether every file of a prepared case is there in the size in which it was written."""
     try:
+        meta_in(folder)
         sizes = json.loads((folder / META).read_text(encoding="utf-8"))["bytes"]
         return all((folder / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, KeyError):
@@ -69,6 +77,7 @@ def store(folder: Path, arrays: Mapping[str, NDArray[Any]], meta: Meta) -> None:
     """Write a case so that `folder` appears complete or not at all; another process may write the same meanwhile."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.parent / f".{folder.name[:16]}.{secrets.token_hex(6)}"
+    _sweep(folder.parent)
     temporary.mkdir()
     try:
         for name, array in arrays.items():
@@ -92,6 +101,14 @@ def _publish(temporary: Path, folder: Path) -> None:
             # A folder left damaged (power cut, full disk) makes room.
             shutil.rmtree(folder, ignore_errors=True)
     os.replace(temporary, folder)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what writers that were killed left behind; a day is longer than any case takes."""
+    for left in folder.glob(".*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > 86_400:
+                shutil.rmtree(left)
 
 
 def _map(case: CachedCase, name: str) -> Any:

@@ -2,12 +2,12 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from client.data.bids import bids
 from client.data.layouts import folders, msd, nnunet
-from client.data.tables import cases_in, table_in
+from client.data.tables import cases_in, lists_images, table_in
 from client.data.volume import Case
 from client.site import SiteConfig
 from common.errors import DataError
@@ -15,7 +15,7 @@ from common.errors import DataError
 _log = logging.getLogger(__name__)
 
 # In the order in which `auto` tries them: the more particular first.
-LAYOUTS: dict[str, tuple[Callable[[Path, int], list[Case] | None], str]] = {
+LAYOUTS: dict[str, tuple[Callable[[Path, int, Sequence[str]], list[Case] | None], str]] = {
     "nnunet": (nnunet, "imagesTr/NAME_0000.nii.gz with labelsTr/NAME.nii.gz"),
     "msd": (msd, "dataset.json with a list `training`"),
     "bids": (bids, "sub-*/anat/*.nii.gz with derivatives/*/sub-*/anat/*_dseg.nii.gz"),
@@ -24,7 +24,7 @@ LAYOUTS: dict[str, tuple[Callable[[Path, int], list[Case] | None], str]] = {
 _TABLE = "a table: cases.csv or datalist.json in the folder, or the path of a .csv or .json file itself"
 
 
-def find_cases(site: SiteConfig, channels: int) -> list[Case]:
+def find_cases(site: SiteConfig, channels: int, names: Sequence[str] = ()) -> list[Case]:
     """The cases of `site`, sorted by id; cases without annotation have the label None.
 
     Files are listed, not opened: a case whose file is missing or damaged is found out when it is read.
@@ -32,11 +32,12 @@ def find_cases(site: SiteConfig, channels: int) -> list[Case]:
     Args:
         site: Says where they lie (`data`), how (`layout`) and, for tables, which (`where`).
         channels: Number of image channels of the study, for layouts with one file per channel.
+        names: The channels' names, by which a BIDS data set with several kinds of images is read.
 
     Raises:
         DataError: There is nothing at `site.data`, or nothing that any layout knows; says what was looked for.
     """
-    layout, cases = recognise(site, channels)
+    layout, cases = recognise(site, channels, names)
     twice = [id_ for id_, times in Counter(case.id for case in cases).items() if times > 1]
     if twice:
         raise DataError(f"{site.data}: the case {twice[0]} exists twice. Rename one of the two.")
@@ -44,22 +45,22 @@ def find_cases(site: SiteConfig, channels: int) -> list[Case]:
     return sorted(cases, key=lambda case: case.id)
 
 
-def recognise(site: SiteConfig, channels: int) -> tuple[str, list[Case]]:
+def recognise(site: SiteConfig, channels: int, names: Sequence[str] = ()) -> tuple[str, list[Case]]:
     """The layout that fits `site.data` (or the one that the site names) and its cases; raises as `find_cases`."""
     if not site.data.exists():
         raise DataError(f"{site.data}: no such folder or file. Correct `data` in the file of site {site.name}.")
     if site.layout in ("auto", "table"):
         table = table_in(site.data)
-        if table is not None:
+        if table is not None and (table == site.data or site.layout == "table" or lists_images(table)):
             return "table", cases_in(table, site.where)
     if site.where:
         raise DataError(
             f"{site.data}: `where` chooses rows of a table, and there is none. Point `data` to it, or drop `where`."
         )
-    names = list(LAYOUTS) if site.layout == "auto" else [site.layout] if site.layout in LAYOUTS else []
-    for name in names:
-        cases = LAYOUTS[name][0](site.data, channels)
+    layouts = list(LAYOUTS) if site.layout == "auto" else [site.layout] if site.layout in LAYOUTS else []
+    for name in layouts:
+        cases = LAYOUTS[name][0](site.data, channels, names)
         if cases:
             return name, cases
-    looked = [LAYOUTS[name][1] for name in names] + ([_TABLE] if site.layout in ("auto", "table") else [])
+    looked = [LAYOUTS[name][1] for name in layouts] + ([_TABLE] if site.layout in ("auto", "table") else [])
     raise DataError(f"{site.data}: no cases found. Looked for: {'; '.join(looked)}.")

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.data.labels import LabelMap
+from client.data.preprocess import Meta
 from client.data.volume import Case, Finding, Volume
 
 # Share of a voxel by which two files of one case may lie apart: header rounding, not a real shift.
@@ -39,9 +40,10 @@ def check_case(case: Case, images: Sequence[Volume], label: Volume, channels: in
     return findings + check_label(case, path, label, labels)
 
 
-def warnings(case: Case, spacing: Sequence[float], voxels: Sequence[int], dimensions: int) -> list[Finding]:
-    """What is odd about a case that can be used: its voxel `spacing` in mm, its `voxels` per label."""
-    return check_spacing(case, spacing, dimensions) + check_empty(case, voxels)
+def warnings(case: Case, meta: Meta, labels: Sequence[str]) -> list[Finding]:
+    """What is odd about a prepared case that can be used, from its `meta` and the names of the study's labels."""
+    findings = check_spacing(case, meta["own"]["spacing"]) + check_empty(case, meta["voxels"])
+    return findings + check_lost(case, meta["voxels"], meta["plan_voxels"], labels)
 
 
 def check_channels(case: Case, images: Sequence[Volume], channels: int) -> list[Finding]:
@@ -68,10 +70,11 @@ def check_dimensions(case: Case, path: Path, volume: Volume, dimensions: int) ->
 
 
 def check_values(case: Case, path: Path, image: Volume) -> list[Finding]:
-    """`not-finite`: NaN or infinity in the image. `constant`: a channel in which all voxels are equal."""
-    if not np.isfinite(image.array).all():
-        bad = int(image.array.size - np.isfinite(image.array).sum())
-        what = f"{path}: {bad} voxels are NaN or infinite"
+    """`not-finite`: NaN, infinity or more than float32 holds. `constant`: a channel in which all voxels are equal."""
+    with np.errstate(over="ignore"):
+        bad = int(image.array.size - np.isfinite(image.array.astype(np.float32, copy=False)).sum())
+    if bad:
+        what = f"{path}: {bad} voxels are NaN, infinite or too large for float32"
         return [_error("not-finite", case, what, "Export the scan again, or replace them with the background's value.")]
     flat = image.array.reshape(image.array.shape[0], -1)
     empty = [str(c) for c in range(flat.shape[0]) if flat[c].min() == flat[c].max()]
@@ -81,10 +84,10 @@ def check_values(case: Case, path: Path, image: Volume) -> list[Finding]:
     return [_error("constant", case, what, "Export the scan again; the file holds no picture.")]
 
 
-def check_spacing(case: Case, spacing: Sequence[float], dimensions: int) -> list[Finding]:
+def check_spacing(case: Case, spacing: Sequence[float]) -> list[Finding]:
     """`spacing`: a voxel size that no scanner makes; probably wrong units. Pictures have none."""
     low, high = PLAUSIBLE_SPACING
-    if dimensions == 2 or all(low <= s <= high for s in spacing):
+    if len(spacing) == 2 or all(low <= s <= high for s in spacing):
         return []
     what = f"{case.images[0]}: voxel size {_numbers(spacing)} mm is implausible (expected {low:g} to {high:g})"
     return [_warning("spacing", case, what, "Check the units in the header; NIfTI files should say millimetres.")]
@@ -96,6 +99,15 @@ def check_empty(case: Case, voxels: Sequence[int]) -> list[Finding]:
         return []
     remedy = "Right if the structure is truly absent; else annotate the case."
     return [_warning("label-empty", case, f"{case.label}: no voxel has a label", remedy)]
+
+
+def check_lost(case: Case, own: Sequence[int], plan: Sequence[int], labels: Sequence[str]) -> list[Finding]:
+    """`label-lost`: a label has voxels in the file but none on the plan's grid, which is too coarse for it."""
+    lost = [name for name, before, after in zip(labels, own, plan, strict=True) if before and not after]
+    if not lost:
+        return []
+    what = f"{case.label}: {', '.join(lost)} is too small for the plan's grid and vanishes on it"
+    return [_warning("label-lost", case, what, "Choose a finer plan.spacing or plan.size, or leave the case out.")]
 
 
 def check_grid(case: Case, path: Path, volume: Volume, reference: Volume, code: str) -> list[Finding]:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from client.data.readers import stem, suffix
@@ -16,7 +16,7 @@ _LABEL_ENDINGS = ("", "_mask", "_label", "_labels", "_seg", "_segmentation")
 _LABEL_FOLDERS = ("labels", "label", "masks", "mask", "segmentations")
 
 
-def nnunet(data: Path, channels: int) -> list[Case] | None:
+def nnunet(data: Path, channels: int, names: Sequence[str] = ()) -> list[Case] | None:
     """nnU-Net: `imagesTr/NAME_0000.nii.gz`, `NAME_0001…` per channel, `labelsTr/NAME.nii.gz`."""
     files = scans(data / "imagesTr")
     if not files or not all(_CHANNEL.fullmatch(stem(f)) for f in files):
@@ -25,7 +25,7 @@ def nnunet(data: Path, channels: int) -> list[Case] | None:
     return [Case(name, name, images, labels.get(name)) for name, images in _by_channel(files).items()]
 
 
-def msd(data: Path, channels: int) -> list[Case] | None:
+def msd(data: Path, channels: int, names: Sequence[str] = ()) -> list[Case] | None:
     """Medical Segmentation Decathlon: `dataset.json` lists image and label of each training case."""
     description = data / "dataset.json"
     if not description.is_file():
@@ -41,7 +41,7 @@ def msd(data: Path, channels: int) -> list[Case] | None:
     return [Case(stem(image), stem(image), (image,), label) for image, label in pairs] or None
 
 
-def folders(data: Path, channels: int) -> list[Case] | None:
+def folders(data: Path, channels: int, names: Sequence[str] = ()) -> list[Case] | None:
     """`images/` and `labels/` (or `masks/`) with equal file names; a label may end in `_mask`, `_label` or `_seg`.
 
     With several channels, images are `NAME_0000`, `NAME_0001`, … as in nnU-Net, or one file with all channels.

@@ -52,7 +52,7 @@ def prepare(study: Study, site: SiteConfig, *, cache: Path, home: Path,
         StudyError: The site's label rules do not fit the study.
     """
     labels = label_map(study.data.labels, site.labels)
-    cases = find_cases(site, len(study.data.channels))
+    cases = find_cases(site, len(study.data.channels), study.data.channels)
     memory = Memory(home)
     work = partial(_case, study=study, labels=labels, cache=cache, memory=memory)
     results: list[_Result] = []
@@ -94,8 +94,7 @@ def _case(case: Case, *, study: Study, labels: LabelMap, cache: Path, memory: Me
     if errors:
         memory.keep(key, case, errors)
         return _Result(case, tuple(errors))
-    meta = cached.meta_in(folder)
-    odd = checks.warnings(case, meta["own"]["spacing"], meta["voxels"], study.data.dimensions)
+    odd = checks.warnings(case, cached.meta_in(folder), study.data.labels)
     return _Result(case, tuple(odd), CachedCase(case.id, case.patient, folder, key), images)
 
 
@@ -127,8 +126,8 @@ def _store(image: Volume, truth: NDArray[np.uint8], study: Study, folder: Path, 
         "truth": np.ascontiguousarray(truth),
         "foreground": _foreground(label, key),
     }
-    voxels = [int((truth == number).sum()) for number in range(1, study.classes)]
-    cached.store(folder, arrays, {"own": own, "plan": plan, "voxels": voxels})
+    counts = [np.bincount(a.ravel(), minlength=study.classes)[1:].tolist() for a in (truth, label)]
+    cached.store(folder, arrays, {"own": own, "plan": plan, "voxels": counts[0], "plan_voxels": counts[1]})
 
 
 def _foreground(label: NDArray[np.uint8], key: str) -> NDArray[np.int32]:

@@ -36,12 +36,13 @@ class Grid(TypedDict):
 class Meta(TypedDict):
     """What is kept beside a case's arrays; names no file and no patient.
 
-    `voxels` counts the voxels of each of the study's labels on the case's own grid.
+    `voxels` counts the voxels of each of the study's labels on the case's own grid, `plan_voxels` on the plan's.
     """
 
     own: Grid
     plan: Grid
     voxels: list[int]
+    plan_voxels: list[int]
 
 
 def grid(shape: tuple[int, ...], affine: NDArray[np.float64]) -> Grid:

@@ -74,7 +74,7 @@ def split(
         return dict.fromkeys(patients, "test")
     path = home / FILE
     tables = _read(path)
-    name = f"seed {seed}, validation {evaluation.validation:g}, test {evaluation.test:g}"
+    name = f"seed {seed}, validation {evaluation.validation}, test {evaluation.test}"
     kept = tables.get(name, {})
     parts = assign(patients, seed, evaluation, kept)
     if any(patient not in kept for patient in parts):

@@ -1,6 +1,7 @@
 """Cases listed in a table: a CSV file, or JSON in the form of MONAI's datalists."""
 
 import csv
+import io
 import json
 import re
 from collections import Counter
@@ -26,6 +27,11 @@ def table_in(data: Path) -> Path | None:
     if data.is_file() and data.suffix.lower() in (".csv", ".json"):
         return data
     return next((data / name for name in NAMES if (data / name).is_file()), None)
+
+
+def lists_images(table: Path) -> bool:
+    """Whether `table` is a list of scans, and not something else that lies beside them; raises as `read_rows`."""
+    return any(image_files(table, row) for row in read_rows(table)[:1])
 
 
 def cases_in(table: Path, where: Mapping[str, str]) -> list[Case]:
@@ -55,10 +61,10 @@ def read_rows(table: Path) -> list[Row]:
         text = table.read_text(encoding="utf-8-sig")
         if table.suffix.lower() == ".json":
             return _json_rows(json.loads(text))
-        lines = text.splitlines()
-        comma = ";" if lines and ";" in lines[0] and "," not in lines[0] else ","
-        reader = csv.DictReader(lines, delimiter=comma, strict=True, restkey="")
-        return [{k.strip(): v for k, v in row.items() if k} for row in reader]
+        header = text.partition("\n")[0]
+        comma = ";" if ";" in header and "," not in header else ","
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=comma, strict=True, restkey="")
+        return [{k.strip(): (v or "").strip() for k, v in row.items() if k} for row in reader]
     except (OSError, ValueError, csv.Error, TypeError, AttributeError) as error:
         raise DataError(
             f"{table}: cannot be read as a table ({type(error).__name__}: {error}). Save it as UTF-8 CSV with a header "

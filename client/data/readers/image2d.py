@@ -1,5 +1,7 @@
 """Pictures: PNG, JPEG and TIFF, grey or colour, 8 or 16 bits."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,15 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 # Pillow itself warns above this number of pixels.
 MAX_PIXELS = 89_478_485
 
-_DAMAGED = (OSError, EOFError, ValueError, SyntaxError, tifffile.TiffFileError)
+_BITS_PER_SAMPLE = 258  # tag of TIFF 6.0
+
+_TIFF = (".tif", ".tiff")
+
+# What the two decoders raise on damaged bytes, found by changing bytes at random (see the tests).
+_DAMAGED = (
+    OSError, EOFError, ValueError, SyntaxError, TypeError, LookupError, ArithmeticError, AttributeError,
+    struct.error, zlib.error, tifffile.TiffFileError,
+)  # fmt: skip
 
 
 def read(path: Path, label: bool = False) -> Volume:
@@ -32,10 +42,10 @@ def read(path: Path, label: bool = False) -> Volume:
         array = _with_pillow(path, label)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large(path) from None
-    except UnidentifiedImageError:
-        array = _with_tifffile(path)
     except _DAMAGED as error:
-        raise _damaged(path, error) from None
+        if not (isinstance(error, UnidentifiedImageError) and path.suffix.lower() in _TIFF):
+            raise _damaged(path, error) from None
+        array = _with_tifffile(path)
     return Volume(array, np.eye(4))
 
 
@@ -45,7 +55,9 @@ def _with_pillow(path: Path, label: bool) -> NDArray[np.generic]:
             raise _too_large(path)
         if getattr(image, "n_frames", 1) > 1:
             raise DataError(f"{path}: holds several pages. Save one picture per file.")
-        if image.mode in ("RGB", "RGBA") and any("16" in str(tile[3]) for tile in image.tile):
+        if image.mode in ("RGB", "RGBA") and _deep(image):
+            if path.suffix.lower() in _TIFF:
+                return _with_tifffile(path)
             raise DataError(f"{path}: 16-bit colour PNG cannot be read without loss. Save it as TIFF.")
         picture = ImageOps.exif_transpose(image)
         if picture.mode == "P" and not label:
@@ -60,6 +72,12 @@ def _with_pillow(path: Path, label: bool) -> NDArray[np.generic]:
     return np.moveaxis(array, -1, 0) if array.ndim == 3 else array[np.newaxis]
 
 
+def _deep(image: Image.Image) -> bool:
+    """Colour of more than 8 bits, which Pillow reduces to 8 or, plane by plane, decodes wrongly."""
+    bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))
+    return max(bits) > 8 or any("16" in str(tile[3]) for tile in image.tile)
+
+
 def _without_alpha(path: Path, array: NDArray[np.generic]) -> NDArray[np.generic]:
     if (array[..., -1] != 255).any():
         raise DataError(f"{path}: has see-through pixels, so its brightness is not defined. Save it without alpha.")
@@ -68,7 +86,7 @@ def _without_alpha(path: Path, array: NDArray[np.generic]) -> NDArray[np.generic
 
 
 def _with_tifffile(path: Path) -> NDArray[np.generic]:
-    """16-bit colour TIFF, which Pillow does not know."""
+    """TIFF that Pillow does not know or would not decode as it is."""
     try:
         with tifffile.TiffFile(path) as file:
             if len(file.pages) > 1:
@@ -79,7 +97,10 @@ def _with_tifffile(path: Path) -> NDArray[np.generic]:
             array = np.asarray(page.asarray())
             axes = page.axes
     except _DAMAGED as error:
-        raise _damaged(path, error) from None
+        raise DataError(
+            f"{path}: damaged, not a picture, or compressed in a way that cannot be read ({type(error).__name__}). "
+            "Save it again as TIFF without compression."
+        ) from None
     if axes == "YXS" and array.shape[-1] == 3:
         return np.moveaxis(array, -1, 0)
     if axes == "SYX" and array.shape[0] == 3:

@@ -11,6 +11,7 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import OrientationError
 from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 
 from client.data.volume import Volume
@@ -21,7 +22,10 @@ SUFFIXES = (".nii", ".nii.gz")
 # A header can promise any size; this much is read at most (a whole-body CT of 512 x 512 x 2000 fits).
 MAX_VALUES = 2**30
 
-_DAMAGED = (OSError, EOFError, zlib.error, ImageFileError, HeaderDataError, struct.error, ValueError, OverflowError)
+_DAMAGED = (
+    OSError, EOFError, ValueError, OverflowError, zlib.error, struct.error,
+    ImageFileError, HeaderDataError, WrapStructError,
+)  # fmt: skip
 
 
 def read(path: Path, label: bool = False) -> Volume:
