@@ -17,7 +17,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from monai.transforms.compose import Compose
 from monai.transforms.intensity.array import (
     RandAdjustContrast,
     RandGaussianNoise,
@@ -26,6 +25,7 @@ from monai.transforms.intensity.array import (
     RandScaleIntensityFixedMean,
 )
 from monai.transforms.spatial.array import AffineGrid, RandSimulateLowResolution, Resample
+from monai.transforms.transform import RandomizableTransform
 from monai.utils.type_conversion import convert_to_tensor
 from numpy.typing import NDArray
 from torch import Tensor
@@ -78,10 +78,12 @@ class Augmentation:
         """
         if self.matrix is not None:
             image, label = self._moved(image, label, self.matrix)
-        look = _look(len(self._patch))
-        look.set_random_state(state=np.random.RandomState(self._seed & 0xFFFFFFFF))
-        varied: Tensor = convert_to_tensor(look(image), dtype=torch.float32, track_meta=False)
-        return varied, label
+        state = np.random.RandomState(self._seed & 0xFFFFFFFF)
+        varied: Tensor = image
+        for transform in _look(len(self._patch)):
+            transform.set_random_state(state=state)
+            varied = transform(varied)
+        return convert_to_tensor(varied, dtype=torch.float32, track_meta=False), label
 
     def _moved(self, image: Tensor, label: Tensor, matrix: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
         d = len(self._patch)
@@ -117,19 +119,16 @@ def _ratio(a: float, b: float) -> float:
     return max(a, b) / min(a, b)
 
 
-def _look(dimensions: int) -> Compose:
-    """What scanners and protocols change. Made anew for every sample: the transforms keep their random state inside."""
+def _look(dimensions: int) -> tuple[RandomizableTransform, ...]:
+    """What scanners and protocols change. Made anew for every sample: a transform keeps its random state inside."""
     sigma = (0.5, 1.0)
-    return Compose(
-        [
-            RandGaussianNoise(prob=0.1, std=0.2),  # of a standard deviation between 0 and this
-            RandGaussianSmooth(prob=0.15, sigma_x=sigma, sigma_y=sigma, sigma_z=sigma),
-            RandScaleIntensity(prob=0.15, factors=0.25),
-            RandScaleIntensityFixedMean(prob=0.15, factors=0.25, preserve_range=True),
-            RandSimulateLowResolution(
-                prob=0.15, zoom_range=(0.5, 1.0), upsample_mode="trilinear" if dimensions == 3 else "bilinear"
-            ),
-            RandAdjustContrast(prob=0.1, gamma=(0.7, 1.5), invert_image=True, retain_stats=True),
-            RandAdjustContrast(prob=0.3, gamma=(0.7, 1.5), retain_stats=True),
-        ]
+    linear = "trilinear" if dimensions == 3 else "bilinear"
+    return (
+        RandGaussianNoise(prob=0.1, std=0.2),  # of a standard deviation between 0 and this
+        RandGaussianSmooth(prob=0.15, sigma_x=sigma, sigma_y=sigma, sigma_z=sigma),
+        RandScaleIntensity(prob=0.15, factors=0.25),
+        RandScaleIntensityFixedMean(prob=0.15, factors=0.25, preserve_range=True),
+        RandSimulateLowResolution(prob=0.15, zoom_range=(0.5, 1.0), upsample_mode=linear),
+        RandAdjustContrast(prob=0.1, gamma=(0.7, 1.5), invert_image=True, retain_stats=True),
+        RandAdjustContrast(prob=0.3, gamma=(0.7, 1.5), retain_stats=True),
     )

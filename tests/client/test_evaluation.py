@@ -1,0 +1,98 @@
+"""The judge: on the own grid, against the truth, case by case; and what may be handed on."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from client.data.cache import load_truth
+from client.data.volume import CachedCase
+from client.evaluation import CaseResult, evaluate, summary
+from common.study import Study
+from common.wire import evaluate_metric_keys
+
+MakeCase = Callable[..., CachedCase]
+MakeStudy = Callable[..., Study]
+CPU = torch.device("cpu")
+
+
+def blank(case: CachedCase) -> NDArray[np.uint8]:
+    return np.zeros(load_truth(case).shape, np.uint8)
+
+
+def perfect(case: CachedCase) -> NDArray[np.uint8]:
+    return np.array(load_truth(case))
+
+
+def constant(classes: int, winner: int) -> nn.Module:
+    """A net that sees one class everywhere."""
+    net = nn.Conv2d(1, classes, 1)
+    with torch.no_grad():
+        net.weight.zero_()
+        net.bias.copy_(5.0 * torch.eye(classes)[winner])  # type: ignore[union-attr]
+    return net
+
+
+@pytest.fixture
+def cases(make_case: MakeCase) -> list[CachedCase]:
+    """Labels on a grid of 8 x 8, truth on 16 x 16 that differs from it; the second case has no label."""
+    truth = np.zeros((16, 16))
+    truth[3:9, 2:13] = 1
+    image = np.zeros((1, 8, 8))
+    return [
+        make_case("full", image, truth[::2, ::2], truth=truth),
+        make_case("empty", image, np.zeros((8, 8)), truth=np.zeros((16, 16))),
+    ]
+
+
+def test_judged_on_the_own_grid(cases: list[CachedCase], make_study: MakeStudy) -> None:
+    study = make_study((8, 8))
+    calls: list[tuple[int, int]] = []
+    results = evaluate(perfect, cases, study, CPU, progress=lambda done, of: calls.append((done, of)))
+    assert [(r.case, r.patient) for r in results] == [("full", "patient-full"), ("empty", "patient-empty")]
+    assert results[0].dice == (1.0,)
+    assert math.isnan(results[1].dice[0])
+    assert calls == [(1, 2), (2, 2)]
+    assert evaluate(blank, cases[:1], study, CPU)[0].dice == (0.0,)
+
+
+def test_one_net_several_nets_and_a_function_are_judged_alike(cases: list[CachedCase], make_study: MakeStudy) -> None:
+    study = make_study((8, 8))
+    everywhere = 2 * 66 / (66 + 256)  # the label has 6 x 11 of 16 x 16 voxels
+    organ, background = constant(2, 1), constant(2, 0)
+    assert evaluate(organ, cases, study, CPU)[0].dice == (pytest.approx(everywhere),)
+    assert evaluate(organ, cases, study, CPU)[1].dice == (0.0,)
+    assert evaluate([organ, organ, background], cases, study, CPU)[0].dice == (pytest.approx(everywhere),)
+    assert evaluate([organ, background, background], cases, study, CPU)[0].dice == (0.0,)
+
+
+def result(*dice: float) -> CaseResult:
+    return CaseResult("c", "p", dice)
+
+
+def test_summary_is_the_mean_over_labels_of_the_mean_over_cases(make_study: MakeStudy) -> None:
+    study = make_study((8, 8), labels=["liver", "spleen", "tumour"])
+    nan = math.nan
+    numbers = summary([result(0.8, 0.2, nan), result(0.6, nan, nan), result(nan, nan, nan)], study)
+    assert numbers == {
+        "num-examples": 2,
+        "dice": pytest.approx((0.7 + 0.2) / 2),
+        "dice.liver": pytest.approx(0.7),
+        "cases.liver": 2,
+        "dice.spleen": 0.2,
+        "cases.spleen": 1,
+        "dice.tumour": 0.0,
+        "cases.tumour": 0,
+    }
+
+
+def test_summary_has_the_keys_of_the_schema_and_is_finite(make_study: MakeStudy) -> None:
+    study = make_study((8, 8), labels=["liver", "spleen"])
+    for results in ([], [result(math.nan, math.nan)], [result(1.0, 0.5)]):
+        numbers = summary(results, study)
+        assert set(numbers) | {"seconds"} == evaluate_metric_keys(study)
+        assert all(math.isfinite(v) for v in numbers.values())
