@@ -3,9 +3,9 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -24,13 +24,13 @@ SMALLEST = 0.3
 DASHES = (0, (3, 1.5))
 LEGEND_COLUMNS, LEGEND_ROW = 4, 17
 
-Slice = NDArray[np.generic]
+Array = NDArray[Any]
 
 
 def overlay(
-    image: NDArray[np.generic],
-    truth: NDArray[np.uint8],
-    prediction: NDArray[np.uint8],
+    image: Array,
+    truth: Array,
+    prediction: Array,
     spacing: Sequence[float],
     path: Path,
     title: str,
@@ -61,23 +61,23 @@ def overlay(
         height_mm, width_mm = float(spacing[1]), float(spacing[0])
     else:
         height_mm, width_mm = float(spacing[0]), float(spacing[1])
-    low, high = np.percentile(image, [0.5, 99.5])
-    rows, columns = crop((truth > 0) | (prediction > 0), (height_mm, width_mm))
-    image, truth, prediction = (a[rows, columns] for a in (image, truth, prediction))
+    low, high = np.percentile(image.astype(np.float64), [0.5, 99.5])
+    window = crop((truth > 0) | (prediction > 0), (height_mm, width_mm))
+    picture = _draw(image[window], truth[window], prediction[window], height_mm / width_mm, (low, high), title, labels)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _draw(image, truth, prediction, height_mm / width_mm, (low, high), title, labels).save(path, optimize=True)
+    picture.save(path, optimize=True)
 
 
-def best_slice(truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> int:
+def best_slice(truth: Array, prediction: Array) -> int:
     """Index along the last axis with most truth; without truth, with most prediction; else the middle."""
     for mask in (truth, prediction):
-        area = np.count_nonzero(mask, axis=(0, 1))
+        area: Array = np.count_nonzero(mask, axis=(0, 1))
         if area.any():
-            return int(area.argmax())
+            return int(np.argmax(area))
     return truth.shape[2] // 2
 
 
-def radiological(axial: Slice) -> Slice:
+def radiological(axial: Array) -> Array:
     """`(X, Y)` in RAS+ order as `(row, column)`: anterior in the first row, the patient's right in the first column."""
     return axial[::-1, ::-1].T
 
@@ -99,9 +99,9 @@ def crop(mask: NDArray[np.bool_], spacing: tuple[float, float]) -> tuple[slice, 
 
 
 def _draw(
-    image: Slice,
-    truth: Slice,
-    prediction: Slice,
+    image: Array,
+    truth: Array,
+    prediction: Array,
     aspect: float,
     window: tuple[float, float],
     title: str,
@@ -114,7 +114,6 @@ def _draw(
     top, bottom = 24, 6 + LEGEND_ROW * legend_rows
     total = tall + top + bottom
     figure = Figure(figsize=(WIDTH_PX / 100, total / 100), dpi=100, facecolor="black")
-    canvas = FigureCanvasAgg(figure)
     axes = figure.add_axes((0, bottom / total, 1, tall / total))
     axes.set_axis_off()
     axes.imshow(image, cmap="gray", vmin=window[0], vmax=max(window[1], window[0] + 1e-6), aspect=aspect,
@@ -127,7 +126,7 @@ def _draw(
     figure.text(0.02, 1 - 12 / total, title, color="white", size=8.5, va="center", parse_math=False)
     _legend(figure, shown, labels, total)
     buffer = io.BytesIO()
-    canvas.print_png(buffer)
+    figure.savefig(buffer, format="png", facecolor="black")
     # 128 colours are enough for greys and six hues, and a third of the bytes.
     return Image.open(buffer).convert("RGB").quantize(128)
 

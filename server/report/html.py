@@ -1,0 +1,252 @@
+"""One HTML file that needs nothing else: no script, no font, no picture from elsewhere."""
+
+import base64
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from common.errors import CheckpointError
+from server.report import charts, files, sentences
+from server.report.bootstrap import MIN_PATIENTS, RESAMPLES
+from server.report.comparison import Difference
+from server.report.tables import (
+    CaseScore,
+    Scores,
+    Summary,
+    case_dice,
+    is_pooled,
+    summarise,
+    summarise_sites,
+    winners,
+)
+from server.report.verdict import Verdict, judge
+
+KEYS = ("study", "versions", "engine", "device", "started", "seconds", "seeds", "labels", "sites", "methods", "cases",
+        "curves", "costs", "pictures")  # fmt: skip
+FEW_COLUMNS = 8
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def write_report(folder: Path) -> Path:
+    """Read `results.json` in `folder`; write `report.html`, `cases.csv`, `summary.csv` and `summary.json` beside it.
+
+    Returns:
+        The path of `report.html`.
+
+    Raises:
+        CheckpointError: `results.json` is missing or not what a simulation writes.
+    """
+    results = read_results(folder / "results.json")
+    scores = Scores(results)
+    verdict = judge(results, scores)
+    files.write_cases(folder / "cases.csv", results)
+    files.write_summary(folder / "summary.csv", scores)
+    files.write_json(folder / "summary.json", scores, verdict)
+    page = folder / "report.html"
+    page.write_text(render(results, folder, scores, verdict), encoding="utf-8")
+    return page
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """The content of `results.json`; raises CheckpointError saying what is wrong with the file."""
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file; a report needs the folder of a finished simulation") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged ({type(error).__name__}); run the simulation again") from None
+    if not isinstance(results, dict) or results.get("format") != 1:
+        raise CheckpointError(f"{path}: not a results file of format 1; write it with this version of fedscan")
+    if missing := [k for k in KEYS if k not in results]:
+        raise CheckpointError(f"{path}: {', '.join(missing)} missing; run the simulation again")
+    return results
+
+
+def render(results: Mapping[str, Any], folder: Path, scores: Scores, verdict: Verdict) -> str:
+    """The page as text; pictures are read from `folder`."""
+    here = Path(__file__).parent
+    jinja = Environment(
+        loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    jinja.filters |= {"number": sentences.number, "signed": sentences.signed, "size": size, "duration": duration}
+    style = charts.styles(scores)
+    return jinja.get_template("page.html.j2").render(
+        r=results,
+        v=verdict,
+        scores=scores,
+        style=style,
+        pooled=[m for m in scores.methods if is_pooled(m)],
+        key_figures=key_figures(scores, verdict),
+        forest=forest(verdict),
+        heat=heat(scores),
+        travel=travel(scores, verdict.federated),
+        by_label=by_label(scores),
+        strips=charts.strips(scores, style),
+        validation=charts.curves(results, "validation", style),
+        loss=charts.curves(results, "loss", style),
+        costs=costs(results),
+        pictures=[{**p, "data": picture(folder, p["png"])} for p in results["pictures"]],
+        uncounted=sum(case_dice(c["dice"]) is None for c in results["cases"]),
+        few=MIN_PATIENTS,
+        few_columns=FEW_COLUMNS,
+        resamples=RESAMPLES,
+    )
+
+
+def key_figures(scores: Scores, verdict: Verdict) -> list[dict[str, Any]]:
+    """The means that the verdict compares, federation first."""
+    if verdict.federated is None or not verdict.comparisons:
+        return []
+    means = {verdict.federated: verdict.comparisons[0].means[0]}
+    means |= {d.second: d.means[1] for d in verdict.comparisons}
+    return [{"method": m, "title": scores.titles[m], "mean": v} for m, v in means.items()]
+
+
+def forest(verdict: Verdict) -> dict[str, Any] | None:
+    """Differences to local by site and over the training sites, placed in percent of a common track around 0."""
+    overall = [d for d in verdict.comparisons if d.second == "local"]
+    rows = [*verdict.sites, *overall]
+    if not rows:
+        return None
+    ends = [abs(v) for d in rows for v in (d.summary.mean, d.summary.low, d.summary.high) if v is not None]
+    reach = charts.ticks(0, max(*ends, 0.01), about=2)[-1]
+
+    def place(value: float) -> float:
+        return round(50 + 50 * value / reach, 2)
+
+    return {"reach": reach, "rows": [_forest_row(d, place) for d in rows]}
+
+
+def _forest_row(d: Difference, place: Callable[[float], float]) -> dict[str, Any]:
+    s = d.summary
+    bar = None if s.low is None or s.high is None else (place(s.low), round(place(s.high) - place(s.low), 2))
+    return {"site": d.site, "sign": d.sign, "s": s, "means": d.means, "dot": place(s.mean), "bar": bar}
+
+
+def heat(scores: Scores) -> dict[str, Any]:
+    """Methods x sites: training sites, their mean, sites that did not train."""
+    summaries = {s: {m: summarise(scores.at(m, s)) for m in scores.methods} for s in scores.sites}
+    mean = {m: summarise_sites([scores.at(m, s) for s in scores.trained]) for m in scores.methods}
+    everything = [s.mean for row in (*summaries.values(), mean) for s in row.values() if s]
+    span = (min(everything, default=0.0), max(everything, default=1.0))
+    return {
+        "trained": [_heat_row(s, summaries[s], span) for s in scores.trained],
+        "mean": _heat_row("Mean of training sites", mean, span) if len(scores.trained) > 1 else None,
+        "unseen": [_heat_row(s, summaries[s], span) for s in scores.unseen],
+    }
+
+
+def _heat_row(name: str, row: Mapping[str, Summary | None], span: tuple[float, float]) -> dict[str, Any]:
+    means = {m: s.mean if s else None for m, s in row.items()}
+    first = winners(means)
+    at_home = winners({m: v for m, v in means.items() if not is_pooled(m)})
+    cells = {
+        m: {
+            "s": s,
+            "shade": shade(s.mean, span) if s else 0,
+            "mark": "best" if m in first else "home" if m in at_home and not set(first) & set(at_home) else "",
+        }
+        for m, s in row.items()
+    }
+    patients = max((s.patients for s in row.values() if s), default=0)
+    return {"name": name, "cells": cells, "patients": patients}
+
+
+def shade(value: float, span: tuple[float, float]) -> float:
+    """Opacity of a heat cell's colour."""
+    low, high = span
+    return round(0.04 + 0.4 * ((value - low) / (high - low) if high > low else 0.5), 3)
+
+
+def travel(scores: Scores, federated: str | None) -> dict[str, Any] | None:
+    """Each local model at each site, and the federated model below; None without local models of several sites."""
+    trainers = scores.trainers("local")
+    if len(trainers) < 2:
+        return None
+    rows = [(t, [_mean(scores.of_model("local", t, s)) for s in scores.sites]) for t in trainers]
+    last = [_mean(scores.at(federated, s)) for s in scores.sites] if federated else []
+    values = [v for _, row in [*rows, ("", last)] for v in row if v is not None]
+    span = (min(values, default=0.0), max(values, default=1.0))
+
+    def cells(row: Sequence[float | None]) -> list[dict[str, Any]]:
+        return [{"mean": v, "shade": shade(v, span) if v is not None else 0} for v in row]
+
+    return {
+        "columns": scores.sites,
+        "rows": [{"name": name, "cells": cells(row)} for name, row in rows],
+        "last": {"name": scores.titles[federated], "cells": cells(last)} if federated else None,
+    }
+
+
+def by_label(scores: Scores) -> list[dict[str, Any]]:
+    """Per label the mean over the training sites and the worst case, by method; empty for a single label."""
+    if len(scores.labels) < 2:
+        return []
+    rows = []
+    for label in scores.labels:
+        found = {m: [scores.at(m, s, label) for s in scores.trained] for m in scores.methods}
+        means = {m: _mean_of_sites(sites) for m, sites in found.items()}
+        worst = {m: min((c.value for site in sites for c in site), default=None) for m, sites in found.items()}
+        first = winners(means)
+        cells = {m: {"mean": means[m], "worst": worst[m], "best": m in first} for m in scores.methods}
+        rows.append({"label": label, "cells": cells})
+    return rows
+
+
+def costs(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Per method: sums over its models, mean over seeds."""
+    table = []
+    for method in results["methods"]:
+        rows = [c for c in results["costs"] if c["method"] == method["key"]]
+        seeds = max(len({c["seed"] for c in rows}), 1)
+        line: dict[str, Any] = {"method": method["key"], "title": method["title"]}
+        for key in ("seconds", "updates", "bytes_down", "bytes_up"):
+            known = [c[key] for c in rows if c[key] is not None]
+            line[key] = sum(known) / seeds if known else None
+        best = sorted({c["best_round"] for c in rows if c["best_round"] is not None})
+        line["best_round"] = f"{best[0]}–{best[-1]}" if len(best) > 1 else str(best[0]) if best else "–"
+        table.append(line)
+    return table
+
+
+def picture(folder: Path, name: str) -> str | None:
+    """The PNG in base64; None if it is missing, not a PNG, or outside the folder."""
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()) or not path.is_file():
+        return None
+    content = path.read_bytes()
+    return base64.b64encode(content).decode() if content.startswith(PNG) else None
+
+
+def size(value: float | None) -> str:
+    """Bytes as people say them: `12.3 MB` (powers of 1000)."""
+    if value is None:
+        return "–"
+    power = min(int(math.log10(value) / 3), 4) if value >= 1 else 0
+    return f"{value / 1000**power:.{0 if power == 0 else 1}f} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
+
+
+def duration(seconds: float | None) -> str:
+    """`42 s`, `12 min` or `3 h 05 min`."""
+    if seconds is None:
+        return "–"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _mean(cases: Sequence[CaseScore]) -> float | None:
+    return fmean(c.value for c in cases) if cases else None
+
+
+def _mean_of_sites(sites: Sequence[Sequence[CaseScore]]) -> float | None:
+    means = [m for site in sites if (m := _mean(site)) is not None]
+    return fmean(means) if means else None

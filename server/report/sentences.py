@@ -1,0 +1,112 @@
+"""The verdict's sentences. Numbers carry three decimals and a sign where they are differences."""
+
+from collections.abc import Sequence
+
+from server.report.bootstrap import MIN_PATIENTS
+from server.report.comparison import Difference
+from server.report.tables import Scores
+
+NAMED = 4
+"""Up to so many sites are called by name; more are counted, and the chart names them."""
+
+
+def number(value: float | None) -> str:
+    """`0.912`, or – for a missing value."""
+    return "–" if value is None else f"{value:.3f}".replace("-", "−")
+
+
+def signed(value: float) -> str:
+    """`+0.012` or `−0.012`."""
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def listed(names: Sequence[str]) -> str:
+    """`A, B and C`."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def gap(difference: Difference) -> str:
+    """The difference and its interval in words."""
+    s = difference.summary
+    if s.low is None or s.high is None:
+        return f"{signed(s.mean)} (no interval: {_patients(s.patients)})"
+    return f"{signed(s.mean)} (95 % interval {signed(s.low)} to {signed(s.high)})"
+
+
+def against_local(scores: Scores, d: Difference, sites: int) -> str:
+    """The main comparison."""
+    where = f"On average over the {sites} training sites" if sites > 1 else "At the one training site"
+    whose = "the sites’ own local models" if sites > 1 else "the site’s own local model"
+    text = (f"{where}, {scores.titles[d.first]} reached a mean Dice of {number(d.means[0])} on test scans and "
+            f"{whose} {number(d.means[1])}: a difference of {gap(d)}.")  # fmt: skip
+    return text + (" The interval contains 0, so chance could explain the difference." if d.sign == "open" else "")
+
+
+def by_site(sites: Sequence[Difference]) -> str:
+    """Who gained, who lost, for whom it stays open; empty for a single site."""
+    groups = {sign: [d for d in sites if d.sign == sign] for sign in ("better", "worse", "open", "few")}
+    parts = []
+    if better := groups["better"]:
+        parts.append(f"federation was better at {_places(better, len(sites))}")
+    if worse := groups["worse"]:
+        parts.append(f"the local model was better at {_places(worse, len(sites), gaps=True)}")
+    if unclear := groups["open"]:
+        parts.append(f"no clear difference showed at {_places(unclear, len(sites))}")
+    if few := groups["few"]:
+        parts.append(
+            f"at {_places(few, len(sites))} there are too few test patients to say (fewer than {MIN_PATIENTS})"
+        )
+    text = "; ".join(parts)
+    return f"Site by site: {text}." if len(sites) > 1 else ""
+
+
+def unseen(scores: Scores, d: Difference) -> str:
+    """A site that took no part in training: does the model travel?"""
+    text = (f"{d.site} took no part in training. There {scores.titles[d.first]} reached {number(d.means[0])}; "
+            f"the other sites’ local models reached {number(d.means[1])} on average: {gap(d)}")  # fmt: skip
+    return text + (", no clear difference." if d.sign == "open" else ".")
+
+
+def against_pooled(scores: Scores, d: Difference) -> str:
+    """What moving all scans to one place would have given: the reference, not an option."""
+    text = (f"With all training scans in one place ({scores.titles[d.second]}) the same net reached "
+            f"{number(d.means[1])}. Federation against that: {gap(d)}")  # fmt: skip
+    return text + {"better": ", so federation was better even than that.", "worse": ": pooling was better.",
+                   "open": ", no clear difference.", "few": "."}[d.sign]  # fmt: skip
+
+
+def against_other(scores: Scores, d: Difference) -> str:
+    """Another baseline, such as the consensus of finished local models."""
+    text = f"Against “{scores.titles[d.second]}”, which reached {number(d.means[1])}, the difference is {gap(d)}"
+    return text + {"better": ".", "worse": f": {scores.titles[d.second]} was better.",
+                   "open": ", no clear difference.", "few": "."}[d.sign]  # fmt: skip
+
+
+def seeds(d: Difference, number_of_seeds: int) -> str:
+    """How much the answer depends on the training's own chance."""
+    if number_of_seeds < 2:
+        return "Everything was trained once (one seed): how far another training run would differ is not known."
+    values = list(d.summary.seeds.values())
+    if len(values) < 2:
+        return ""
+    count = sum(v > 0 for v in values)
+    ahead = {0: "none", len(values): "all"}.get(count, str(count))
+    return (f"Training was repeated with {len(values)} seeds; the difference to local lay between "
+            f"{signed(min(values))} and {signed(max(values))}, with federation ahead in {ahead} of them. "
+            "The intervals speak about patients, not about seeds.")  # fmt: skip
+
+
+def selection(scores: Scores, federated: str, candidates: int) -> str:
+    """What the choice of the best method does to the numbers."""
+    return (f"{scores.titles[federated]} stands for federation because its mean was the highest of {candidates} "
+            "federated methods. It was picked on these same test scans, which flatters it slightly.")  # fmt: skip
+
+
+def _places(sites: Sequence[Difference], total: int, gaps: bool = False) -> str:
+    if len(sites) > NAMED or (len(sites) == total and total > 2):
+        return f"all {total} sites" if len(sites) == total else f"{len(sites)} of {total} sites"
+    return listed([f"{d.site} ({signed(d.summary.mean)})" if gaps else str(d.site) for d in sites])
+
+
+def _patients(n: int) -> str:
+    return f"only {n} patient{'s' if n != 1 else ''}"

@@ -1,0 +1,50 @@
+"""The result of a simulation on one terminal screen."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from server.report.sentences import number
+from server.report.tables import Scores, summarise, summarise_sites, winners
+from server.report.verdict import judge
+
+COLOURS = {"better": "green", "mixed": "yellow", "open": "yellow", "worse": "red", "none": "yellow"}
+
+
+def print_summary(results: Mapping[str, Any], console: Console) -> None:
+    """Print mean test Dice by site and method (the best in bold) and the verdict.
+
+    Args:
+        results: The content of `results.json`.
+    """
+    scores = Scores(results)
+    table = Table(title="Mean Dice on test scans (best in bold)", title_justify="left", title_style="bold")
+    # Text, not markup: names come from files.
+    table.add_column("site", overflow="ellipsis", no_wrap=True, max_width=26)
+    for method in scores.methods:
+        table.add_column(Text(scores.titles[method]), justify="right", max_width=12)
+    for site in scores.trained:
+        table.add_row(Text(site), *_cells(scores, {m: summarise(scores.at(m, site)) for m in scores.methods}))
+    if len(scores.trained) > 1:
+        means = {m: summarise_sites([scores.at(m, s) for s in scores.trained]) for m in scores.methods}
+        table.add_section()
+        table.add_row("mean of training sites", *_cells(scores, means))
+    if scores.unseen:
+        table.add_section()
+    for site in scores.unseen:
+        row = {m: summarise(scores.at(m, site)) for m in scores.methods}
+        table.add_row(Text(f"{site} (not in training)"), *_cells(scores, row))
+    console.print(table)
+    verdict = judge(results, scores)
+    console.print(Text(verdict.headline, style=f"bold {COLOURS[verdict.tone]}"))
+    if verdict.sentences:
+        console.print(Text(verdict.sentences[0]))
+
+
+def _cells(scores: Scores, row: Mapping[str, Any]) -> list[Text]:
+    means = {m: s.mean if s else None for m, s in row.items()}
+    first = winners(means)
+    return [Text(number(means[m]), style="bold" if m in first else "") for m in scores.methods]
