@@ -1,0 +1,89 @@
+"""What can be said of a study beyond its form: whether net, patch and loss fit, and what looks unintended."""
+
+from pathlib import Path
+
+from common.documents import Document, Location
+from common.errors import StudyError
+from common.study import SIMULATION_KEYS, Study, study_of
+
+# nnU-Net stops halving an axis that is this much coarser than the others (Isensee et al. 2021).
+ANISOTROPIC = 2.0
+
+
+def check_study(path: Path) -> tuple[Study, list[str]]:
+    """Read the study file and try net and loss on it without allocating them.
+
+    Returns:
+        The study, and remarks `file:line: key: text` on what is allowed but may be unintended.
+
+    Raises:
+        StudyError: Naming every wrong place.
+    """
+    document = Document.read(path)
+    study = study_of(document)
+    _fits(document, study)
+    places = [*_remarks(study), *((key, _OUTSIDE) for key in SIMULATION_KEYS if key in document.data)]
+    return study, [str(document.error(tuple(key.split(".")), text)) for key, text in places]
+
+
+_OUTSIDE = "read by simulations only; it stands outside the digest and is not checked here"
+
+
+def _fits(document: Document, study: Study) -> None:
+    """One training step on shapes alone."""
+    import torch
+
+    from common.losses import build_loss
+    from common.nets import build_net, check_patch
+    from common.nets.describe import activation_memory
+
+    def within(location: Location, error: Exception) -> StudyError:
+        return document.error(location, str(error))
+
+    try:
+        with torch.device("meta"):
+            net = build_net(study)
+    except (ValueError, StudyError) as error:
+        raise within(("net",), error) from None
+    try:
+        check_patch(study, net)
+    except StudyError as error:
+        raise within(("plan", "patch"), error) from None
+    try:
+        build_loss(study)
+        activation_memory(study)
+    except (ValueError, StudyError, RuntimeError) as error:
+        raise within(("loss",), error) from None
+
+
+def _remarks(study: Study) -> list[tuple[str, str]]:
+    """Key and text of each remark."""
+    plan, training, kept = study.plan, study.training, study.evaluation
+    total = None if training.steps is None else training.steps * study.rounds.number
+    coarse = plan.spacing is not None and max(plan.spacing) >= ANISOTROPIC * min(plan.spacing)
+    larger = plan.size is not None and any(p > s for p, s in zip(plan.patch, plan.size, strict=True))
+    possible = (
+        (
+            study.data.dimensions == 3 and plan.spacing is None,
+            "plan",
+            "without spacing every scan keeps its own voxel size; structures differ in voxels between scanners",
+        ),
+        (
+            coarse and study.net.options.get("strides", ()) is None,
+            "plan.spacing",
+            "voxels are far from cubes; net.strides can leave the coarse axis alone at first, e.g. [1, 2, 2]",
+        ),
+        (larger, "plan.patch", "larger than plan.size: every picture is padded"),
+        (
+            total is not None and training.warmup >= total,
+            "training.warmup",
+            f"the whole study has {total} steps: the rate never reaches its top",
+        ),
+        (
+            kept.validation == 0,
+            "evaluation.validation",
+            "no patients for validation: no round can be chosen as the best, the last one is taken",
+        ),
+        (kept.test == 0, "evaluation.test", "no patients are kept for the final test"),
+    )
+    return [(key, text) for applies, key, text in possible if applies]

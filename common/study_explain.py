@@ -1,0 +1,156 @@
+"""What a study will do, for the people who must agree to it: what runs, what leaves a hospital, what never does.
+
+The lists of what crosses come from the schema that both ends of the wire enforce (`common/wire.py`).
+"""
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+from common import wire
+from common.docstrings import descriptions, summary
+from common.losses import LOSSES
+from common.nets import NETS
+from common.nets.describe import activation_memory, net_size
+from common.registry import Registry
+from common.strategies import STRATEGIES
+from common.study import Choice, Rounds, Study
+from common.wording import shown
+
+# Copies of the parameters that training holds: weights and gradients, and the optimiser's moments.
+_COPIES = {"adamw": 4, "sgd": 3}
+
+_METRICS = {
+    "num-examples": "number of cases used",
+    "steps": "number of training steps done",
+    "loss": "mean training loss of the round",
+    "seconds": "how long the site worked",
+    "dice": "mean Dice over the cases and labels",
+    "train": "number of training cases",
+    "validation": "number of validation cases",
+    "test": "number of test cases",
+    "patients": "number of patients",
+}
+_STAYS = (
+    "scans and everything computed from single scans, such as patches and predicted masks",
+    "masks (the labels drawn by experts)",
+    "names and identifiers of patients, and every DICOM header",
+    "names of files and folders",
+    "results of single cases",
+    "what the site keeps between rounds (the optimiser's state)",
+    "texts of errors: only a code crosses",
+)
+
+
+def facts(study: Study) -> dict[str, Any]:
+    """Everything that `explain` says, as numbers and lists for scripts."""
+    size, schema = net_size(study), wire.Schema.of(study)
+    rounds, steps = study.rounds.number, study.training.steps
+    validations = len([r for r in range(1, rounds + 1) if r % study.evaluation.every == 0 or r == rounds])
+    copies = _COPIES[study.training.optimizer]
+    return {
+        "name": study.name,
+        "digest": study.digest(),
+        "net": {"name": study.net.name, "parameters": size.parameters, "buffers": size.buffers},
+        "update": {"arrays": schema.sizes, "bytes": schema.nbytes},
+        "memory": {"weights": copies * size.bytes_fp32, "activations": activation_memory(study)},
+        "rounds": rounds,
+        "steps_per_round": steps,
+        "epochs_per_round": study.training.epochs,
+        "steps_per_site": None if steps is None else steps * rounds,
+        "validations": validations,
+        "leaves": {
+            "once": _worded(wire.JOIN_METRIC_KEYS),
+            "every round": _worded(wire.train_metric_keys()),
+            "every validation and the final test": _worded(wire.evaluate_metric_keys(study)),
+            "instead of a reply that cannot be given": {"code": " or ".join(wire.ERROR_CODES)},
+        },
+        "stays": list(_STAYS),
+        # The global weights come for training, for each validation and for the final test.
+        "bytes_per_site": {"sent": rounds * schema.nbytes, "received": (rounds + validations + 1) * schema.nbytes},
+    }
+
+
+def words(study: Study, known: dict[str, Any]) -> str:
+    """`known` (from `facts`) as text for the people of a hospital."""
+    return "\n".join([*_runs(study, known), "", *_leaves(study, known), "", *_totals(study, known)])
+
+
+def _runs(study: Study, known: dict[str, Any]) -> Iterator[str]:
+    training, memory = study.training, known["memory"]
+    yield f"Study {study.name}" + (f": {study.description}" if study.description else "")
+    yield f"digest {known['digest']}"
+    yield ""
+    yield "What runs at your site"
+    images = f"{study.data.dimensions}D images ({', '.join(study.data.channels)})"
+    yield f"  learns to outline  {', '.join(study.data.labels)} in {images}"
+    yield from _choice("net", NETS, study.net)
+    yield f"    {known['net']['parameters']:,} parameters"
+    yield from _choice("loss", LOSSES, study.loss)
+    yield from _choice("strategy", STRATEGIES, study.strategy)
+    yield f"  optimiser  {training.optimizer}, rate {training.rate:g}, schedule {training.schedule}"
+    said = descriptions(Rounds)
+    yield f"  mean of the sites  weights: {study.rounds.weights}  ({said['weights']})"
+    length = f"{training.steps:,} steps" if training.steps else f"{training.epochs} passes over the training cases"
+    yield f"  each round  {length} of {training.batch} patches of {' × '.join(map(str, study.plan.patch))}"
+    total = known["steps_per_site"]
+    yield f"  rounds  {known['rounds']:,}" + (f", so {total:,} steps in all" if total else "")
+    held, step = memory["weights"], memory["activations"]
+    yield f"  memory  about {_bytes(held + step)}: weights, gradients and optimiser {_bytes(held)}, one step {_bytes(step)};"
+    yield "    libraries and caches come on top"
+    kept = study.evaluation
+    yield f"  patients kept apart  {kept.validation:.0%} for validation, {kept.test:.0%} for one test at the end"
+
+
+def _choice(kind: str, registry: Registry, choice: Choice) -> Iterator[str]:
+    target = registry.get(choice.name)
+    said = descriptions(target)
+    # A loss shares its file with others; a net or a strategy has its own, whose first line says what it is.
+    yield f"  {kind}  {choice.name}: {summary(target if kind == 'loss' else inspect.getmodule(target))}"
+    for option, value in choice.options.items():
+        if value is not None:
+            yield f"    {option}: {shown(value)}" + (f"  ({said[option]})" if option in said else "")
+
+
+def _leaves(study: Study, known: dict[str, Any]) -> Iterator[str]:
+    update = known["update"]
+    arrays = " and ".join(f"{n:,} numbers ({dtype})" for dtype, n in update["arrays"].items())
+    yield "What leaves your site"
+    yield f"  every round: the weights of the net after training, {arrays}, {_bytes(update['bytes'])}"
+    for when, items in known["leaves"].items():
+        yield f"  {when}:" + ("" if when != "once" else " the site's name and")
+        yield from (f"    {key}: {text}" for key, text in items.items())
+    yield ""
+    yield "What never leaves your site"
+    yield from (f"  {thing}" for thing in known["stays"])
+    yield ""
+    yield "What to keep in mind"
+    yield "  Weights are computed from scans, and who sees one site's weights may infer something of them (Zhu et al. 2019,"
+    yield "  arXiv 1906.08935): the coordinator must be trusted with them. A mean over a single case is that case's result:"
+    yield "  take part with several validation and test patients."
+
+
+def _totals(study: Study, known: dict[str, Any]) -> Iterator[str]:
+    sent, received = known["bytes_per_site"]["sent"], known["bytes_per_site"]["received"]
+    yield "In all, per site"
+    yield f"  sent {_bytes(sent)}, received {_bytes(received)} (plus a few kilobytes of numbers and addresses)"
+    yield (f"  {known['rounds']} rounds and {known['validations']} validations; a round lasts as long as the slowest "
+           "site's steps" + (f", at most {study.rounds.deadline:g} s" if study.rounds.deadline else ""))  # fmt: skip
+
+
+def _worded(keys: frozenset[str]) -> dict[str, str]:
+    """Metric keys with their meaning; `dice.LABEL` and `cases.LABEL` are per label."""
+    meaning = {}
+    for key in sorted(keys):
+        what, _, label = key.partition(".")
+        per = {"dice": f"mean Dice of {label}", "cases": f"number of cases whose Dice of {label} exists"}
+        meaning[key] = per[what] if label else _METRICS[key]
+    return meaning
+
+
+def _bytes(n: int) -> str:
+    """In the unit in which one thinks of it: MB is 10⁶ bytes."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if n >= size:
+            return f"{n / size:.3g} {unit}" if n / size < 1000 else f"{n / size:,.0f} {unit}"
+    return f"{n} bytes"

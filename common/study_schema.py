@@ -1,0 +1,82 @@
+"""The study as a JSON Schema, for editors that complete and check while one types."""
+
+import json
+from typing import Any
+
+from pydantic import BaseModel
+
+from common.docstrings import descriptions, summary
+from common.losses import LOSSES
+from common.nets import NETS
+from common.registry import Registry
+from common.strategies import STRATEGIES
+from common.study import (
+    SIMULATION_KEYS,
+    Data,
+    Evaluation,
+    Percentile,
+    Plan,
+    Rounds,
+    Study,
+    Training,
+    Window,
+    ZScore,
+)
+
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+_PARTS = (Data, Evaluation, Percentile, Plan, Rounds, Training, Window, ZScore)
+
+
+def study_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a study file, with the options of every net, loss and strategy."""
+    schema = Study.model_json_schema()
+    definitions = schema["$defs"]
+    del definitions["Choice"]
+    for part in _PARTS:
+        _describe(definitions[part.__name__], part)
+    # The model says it in words of its own; a null counts as not given.
+    definitions["Training"]["not"] = {
+        "required": ["steps", "epochs"],
+        "properties": {"steps": {"type": "integer"}, "epochs": {"type": "integer"}},
+    }
+    for key, registry in (("net", NETS), ("loss", LOSSES), ("strategy", STRATEGIES)):
+        default = schema["properties"][key].get("default")
+        schema["properties"][key] = {**_choice(registry, definitions), "default": default}
+    for key in SIMULATION_KEYS:
+        schema["properties"][key] = {"description": "For simulations only; outside the digest."}
+    return {"$schema": DRAFT, **schema, "title": "fedscan study", "description": summary(Study)}
+
+
+def schema_text() -> str:
+    """The schema as it is published."""
+    return json.dumps(study_schema(), indent=1, ensure_ascii=False) + "\n"
+
+
+def _choice(registry: Registry, definitions: dict[str, Any]) -> dict[str, Any]:
+    """A name alone, or a mapping of the name and its options."""
+    entries = []
+    alone = []
+    for name in registry.names():
+        options = registry.options(name)
+        entry = options.model_json_schema()
+        for word, definition in entry.pop("$defs", {}).items():
+            definitions.setdefault(word, definition)
+        target = registry.get(name)
+        for option, text in descriptions(target).items():
+            if option in entry.get("properties", {}):
+                entry["properties"][option].setdefault("description", text)
+        if not entry.get("required"):
+            alone.append(name)
+        entry["title"] = f"{registry.kind} {name}"
+        entry["description"] = summary(target)
+        entry["properties"] = {"name": {"const": name}, **entry.get("properties", {})}
+        entry["required"] = ["name", *entry.get("required", [])]
+        entries.append(entry)
+    return {"anyOf": [{"enum": alone}, *entries]}
+
+
+def _describe(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """Put the docstring's words where an editor shows them: at the keys."""
+    schema["description"] = summary(model)
+    for name, text in descriptions(model).items():
+        schema["properties"][name]["description"] = text
