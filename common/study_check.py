@@ -26,7 +26,7 @@ def check_study(path: Path) -> tuple[Study, list[str]]:
     return study, [str(document.error(tuple(key.split(".")), text)) for key, text in places]
 
 
-_OUTSIDE = "read by simulations only; it stands outside the digest and is not checked here"
+_OUTSIDE = "for simulations only: outside the digest, and checked by `fedscan simulate`"
 
 
 def _fits(document: Document, study: Study) -> None:

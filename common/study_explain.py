@@ -96,8 +96,8 @@ def _runs(study: Study, known: dict[str, Any]) -> Iterator[str]:
     total = known["steps_per_site"]
     yield f"  rounds  {known['rounds']:,}" + (f", so {total:,} steps in all" if total else "")
     held, step = memory["weights"], memory["activations"]
-    yield f"  memory  about {_bytes(held + step)}: weights, gradients and optimiser {_bytes(held)}, one step {_bytes(step)};"
-    yield "    libraries and caches come on top"
+    yield f"  memory  about {_bytes(held + step)}: weights, gradients and optimiser {_bytes(held)}, one step {_bytes(step)}"
+    yield "    (libraries and caches come on top)"
     kept = study.evaluation
     yield f"  patients kept apart  {kept.validation:.0%} for validation, {kept.test:.0%} for one test at the end"
 
@@ -109,7 +109,8 @@ def _choice(kind: str, registry: Registry, choice: Choice) -> Iterator[str]:
     yield f"  {kind}  {choice.name}: {summary(target if kind == 'loss' else inspect.getmodule(target))}"
     for option, value in choice.options.items():
         if value is not None:
-            yield f"    {option}: {shown(value)}" + (f"  ({said[option]})" if option in said else "")
+            meaning = said.get(option, "See ")
+            yield f"    {option}: {shown(value)}" + ("" if meaning.startswith("See ") else f"  ({meaning})")
 
 
 def _leaves(study: Study, known: dict[str, Any]) -> Iterator[str]:
@@ -125,9 +126,9 @@ def _leaves(study: Study, known: dict[str, Any]) -> Iterator[str]:
     yield from (f"  {thing}" for thing in known["stays"])
     yield ""
     yield "What to keep in mind"
-    yield "  Weights are computed from scans, and who sees one site's weights may infer something of them (Zhu et al. 2019,"
-    yield "  arXiv 1906.08935): the coordinator must be trusted with them. A mean over a single case is that case's result:"
-    yield "  take part with several validation and test patients."
+    yield "  Weights are computed from scans, and who sees one site's weights may infer something of them (Zhu et al."
+    yield "  2019, arXiv 1906.08935): the coordinator must be trusted with them. A mean over a single case is that"
+    yield "  case's result: take part with several validation and test patients."
 
 
 def _totals(study: Study, known: dict[str, Any]) -> Iterator[str]:
