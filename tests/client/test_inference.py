@@ -149,8 +149,8 @@ def test_label_map_is_the_argmax(make_case: MakeCase) -> None:
 def test_segment_by_a_threshold_net(make_case: MakeCase, make_study: MakeStudy) -> None:
     net = pointwise(2)
     with torch.no_grad():
-        net.weight.copy_(torch.tensor([-1.0, 1.0]).reshape(2, 1, 1, 1))  # type: ignore[union-attr,operator]
-        net.bias.zero_()  # type: ignore[union-attr,operator]
+        net.weight.copy_(torch.tensor([-1.0, 1.0]).reshape(2, 1, 1, 1))  # type: ignore[operator]
+        net.bias.zero_()  # type: ignore[operator]
     image = np.random.default_rng(0).normal(size=(1, 20, 30))
     case = make_case("a", image, image[0] > 0)
     np.testing.assert_array_equal(segment([net], case, make_study((16, 16)), CPU), image[0] > 0)
