@@ -71,10 +71,10 @@ def overlay(
 def best_slice(truth: Array, prediction: Array) -> int:
     """Index along the last axis with most truth; without truth, with most prediction; else the middle."""
     for mask in (truth, prediction):
-        area: Array = np.count_nonzero(mask, axis=(0, 1))
+        area = (mask > 0).sum(axis=(0, 1))
         if area.any():
             return int(np.argmax(area))
-    return truth.shape[2] // 2
+    return int(truth.shape[2]) // 2
 
 
 def radiological(axial: Array) -> Array:
