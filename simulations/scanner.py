@@ -50,9 +50,9 @@ class Scanner:
 # Four hospitals that differ from each other in several ways at once, as hospitals do; more sites go round again.
 _KINDS = (
     Scanner(),
-    Scanner(inverted=0.5, bias=0.1, slices=1.0, missing=0.3, gain=1.0, orientation="LPS"),
+    Scanner(inverted=0.5, bias=0.05, slices=1.0, missing=0.3, gain=1.0, orientation="LPS"),
     Scanner(gamma=0.7, noise=0.03, blur=1.6, pixel=0.15, organs=0.12, gain=-1.0, orientation="PIR"),
-    Scanner(gamma=-0.4, bias=0.15, noise=0.05, view=0.12, organs=-0.1, missing=0.4, orientation="LAS"),
+    Scanner(gamma=-0.5, bias=0.07, noise=0.02, view=0.08, organs=-0.1, missing=0.3, orientation="LAS"),
 )
 
 
