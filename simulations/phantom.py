@@ -21,7 +21,7 @@ from simulations.scanner import Scan, Scanner, scan, scanner
 
 _RECORD = "phantom.json"
 # Raised when the same arguments begin to give other files.
-_EDITION = 3
+_EDITION = 4
 
 
 def make_phantom(

@@ -97,8 +97,8 @@ def scan(patient: Patient, by: Scanner, dimensions: Literal[2, 3], rng: np.rando
     image *= 1 + (0.05 + by.bias) * _smooth_field(rng, shape, 45 / SPACING)
     image += rng.normal(0, 0.03 + by.noise, shape)
     stored = np.clip(image * 1000 * np.exp(by.gain), -32000, 32000).round().astype(np.int16)
-    label = label_of(tissue).reshape(*shape, thin)[..., thin // 2]
-    return Scan(stored, label, (pixel, pixel, thickness))
+    voxel = (pixel, pixel, thickness)
+    return Scan(stored, label_of(patient.tissues(_points(shape, voxel))), voxel)
 
 
 def _points(shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> Floats:
