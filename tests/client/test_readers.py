@@ -212,7 +212,7 @@ def _samples(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow and nibabel warn of odd headers before they read or refuse them
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_damage_is_read_or_refused(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Whatever bytes are changed or cut: an array of finite size or a DataError, never another exception."""

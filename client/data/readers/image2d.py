@@ -46,6 +46,8 @@ def read(path: Path, label: bool = False) -> Volume:
         if not (isinstance(error, UnidentifiedImageError) and path.suffix.lower() in _TIFF):
             raise _damaged(path, error) from None
         array = _with_tifffile(path)
+    if array.ndim != 3 or array.size == 0 or array.dtype.kind not in "iuf":
+        raise DataError(f"{path}: shape {array.shape} of {array.dtype} is no picture. Save it as grey or RGB.")
     return Volume(array, np.eye(4))
 
 
@@ -75,7 +77,7 @@ def _with_pillow(path: Path, label: bool) -> NDArray[np.generic]:
 def _deep(image: Image.Image) -> bool:
     """Colour of more than 8 bits, which Pillow reduces to 8 or, plane by plane, decodes wrongly."""
     bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))
-    return max(bits) > 8 or any("16" in str(tile[3]) for tile in image.tile)
+    return max(bits) > 8 or any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
 def _without_alpha(path: Path, array: NDArray[np.generic]) -> NDArray[np.generic]:
