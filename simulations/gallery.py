@@ -1,6 +1,5 @@
 """Pictures of the best, the median and the worst test case of each site, by the better federated model."""
 
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
@@ -11,6 +10,7 @@ import numpy as np
 from client.data.cache import load_image, load_meta, load_truth
 from client.data.preprocess import restore
 from client.inference import segment
+from server.report.verdict import chosen
 from simulations.arms import arms, keyed
 from simulations.baselines import best_model
 from simulations.pictures import overlay
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from simulations.run import Simulation
 
 
-def paint(simulation: "Simulation", cases: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def paint(simulation: "Simulation", cases: list[dict[str, Any]], costs: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Write the pictures of the first seed under `pictures/` and describe each for the report."""
     study, folder = simulation.seeded()[0]
     field = simulation.field(folder)
     mine = [c for c in cases if c["seed"] == study.seed and score(c) is not None]
-    method = better(simulation, mine)
+    method = chosen(costs, list(keyed(simulation.compare)))
     arm = next(a for a in arms(study, simulation.compare, field.training) if a.method == method)
-    net = best_model(arm.study, folder / "runs" / arm.run)
     for site in field.open()[:-1]:
+        net = best_model(arm.study, folder / "runs" / arm.run, site.home).to(site.workplace.device)
         found = {c.id: c for c in site.data(study).test}
         rows = sorted((c for c in mine if c["method"] == method and c["site"] == site.config.name), key=score)
         ranks = {"worst": 0, "median": len(rows) // 2, "best": len(rows) - 1} if len(rows) >= 3 else {"median": 0}
         for rank, place in ranks.items() if rows else ():
             case, row = found[rows[place]["case"]], rows[place]
-            prediction = segment([net.to(site.workplace.device)], case, arm.study, site.workplace.device)
+            prediction = segment([net], case, arm.study, site.workplace.device)
             meta = load_meta(case)
             image = restore(np.array(load_image(case)[:1]), meta)[0]
             path = Path("pictures") / f"{site.config.name}-{rank}.png"
@@ -47,12 +47,3 @@ def score(row: dict[str, Any]) -> float | None:
     """A case's mean Dice over its labels; None when it has none of them."""
     values = [d for d in row["dice"].values() if d is not None]
     return fmean(values) if values else None
-
-
-def better(simulation: "Simulation", cases: list[dict[str, Any]]) -> str:
-    """The federated method with the higher mean over sites."""
-    by: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in cases:
-        if row["method"] in keyed(simulation.compare):
-            by[row["method"]][row["site"]].append(score(row) or 0.0)
-    return max(by, key=lambda m: fmean(fmean(v) for v in by[m].values()))

@@ -1,6 +1,7 @@
 """All figures of a simulation in one structure, which the report is made of (results.json)."""
 
 import importlib.metadata
+import json
 import platform
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,20 @@ if TYPE_CHECKING:
     from simulations.run import Simulation
 
 FORMAT = 1
+RESULTS = "results.json"
+
+
+def is_finished(simulation: "Simulation") -> bool:
+    """Whether the results of this very simulation are there; they are written last."""
+    try:
+        results = json.loads((simulation.out / RESULTS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    return {k: results.get(k) for k in ("format", "seeds", "methods")} == {
+        "format": FORMAT,
+        "seeds": _seeds(simulation),
+        "methods": _methods(simulation),
+    }
 
 
 def collect(simulation: "Simulation") -> dict[str, Any]:
@@ -28,10 +43,12 @@ def collect(simulation: "Simulation") -> dict[str, Any]:
     cases: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
     costs: list[dict[str, Any]] = []
+    started: list[str] = []
     for study, folder in simulation.seeded():
         field = simulation.field(folder)
         for arm in arms(study, simulation.compare, field.training):
             events = read_events(folder / "runs" / arm.run / "events.jsonl")
+            started.append(events[0]["time"])
             chosen = events[-1]["best_round"] or events[-1]["round"]
             cost = _cost(arm, events)
             costs.append({"seed": study.seed, **cost})
@@ -49,15 +66,24 @@ def collect(simulation: "Simulation") -> dict[str, Any]:
         | {"python": platform.python_version()},
         "engine": simulation.engine,
         "device": str(pick_device(simulation.sites[0].device)),
-        "seeds": [s.seed for s, _ in simulation.seeded()],
+        "started": min(started),
+        "seeds": _seeds(simulation),
         "labels": list(simulation.study.data.labels),
         "sites": _sites(simulation),
-        "methods": [{"key": m.key, "title": m.title, "kind": m.kind} for m in methods(simulation.compare)],
+        "methods": _methods(simulation),
         "cases": cases,
         "curves": curves,
         "costs": costs,
-        "pictures": list(paint(simulation, cases)),
+        "pictures": list(paint(simulation, cases, costs)),
     }
+
+
+def _seeds(simulation: "Simulation") -> list[int]:
+    return [s.seed for s, _ in simulation.seeded()]
+
+
+def _methods(simulation: "Simulation") -> list[dict[str, str]]:
+    return [{"key": m.key, "title": m.title, "kind": m.kind} for m in methods(simulation.compare)]
 
 
 def _rows(seed: int, method: str, trained_on: str, site: str, path: Path) -> Iterator[dict[str, Any]]:
@@ -90,7 +116,13 @@ def _cost(arm: Arm, events: list[Event]) -> dict[str, Any]:
         "updates": int(sum(e["steps"] for e in trained)),
         "bytes_up": sum(e["bytes"] for e in trained), "bytes_down": size * (len(trained) + len(evaluated)),
         "best_round": events[-1]["best_round"],
+        "validation": _mean([e["dice"] for e in evaluated if e["part"] == "validation" and e["num-examples"] > 0
+                             and e["round"] == events[-1]["best_round"]]),
     }  # fmt: skip
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _study(study: Study) -> dict[str, Any]:

@@ -97,9 +97,9 @@ def seeds(d: Difference, number_of_seeds: int) -> str:
 
 
 def selection(scores: Scores, federated: str, candidates: int) -> str:
-    """What the choice of the best method does to the numbers."""
-    return (f"{scores.titles[federated]} stands for federation because its mean was the highest of {candidates} "
-            "federated methods. It was picked on these same test scans, which flatters it slightly.")  # fmt: skip
+    """How the method that stands for federation was chosen."""
+    return (f"{scores.titles[federated]} stands for federation: of {candidates} federated methods it was the best on "
+            "the validation scans, before any test scan was read.")  # fmt: skip
 
 
 def _places(sites: Sequence[Difference], total: int, gaps: bool = False) -> str:

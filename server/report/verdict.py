@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from server.report import sentences
@@ -21,7 +22,7 @@ class Verdict:
         tone: "better", "mixed" (better, but some site loses), "open", "worse" or "none" (nothing to compare).
         headline: One short sentence.
         sentences: The reasons, most important first.
-        federated: Key of the better federated method.
+        federated: Key of the federated method that was better on the validation cases.
         comparisons: The federated method against local, pooled and the other baselines, over the training sites.
         sites: Against local, site by site.
     """
@@ -38,7 +39,7 @@ def judge(results: Mapping[str, Any], scores: Scores | None = None) -> Verdict:
     """The verdict on the simulation in `results` (the content of `results.json`)."""
     scores = scores or Scores(results)
     candidates = [m for m in scores.methods if scores.kinds[m] == "federated"]
-    federated = best(scores, candidates)
+    federated = chosen(results["costs"], candidates)
     if federated is None:
         return Verdict("none", "Not judged: no federated method was run.", (), None, (), ())
     pooled = best(scores, [m for m in scores.methods if is_pooled(m)])
@@ -58,6 +59,13 @@ def judge(results: Mapping[str, Any], scores: Scores | None = None) -> Verdict:
     if len(candidates) > 1:
         reasons.append(sentences.selection(scores, federated, len(candidates)))
     return Verdict(tone, headline, tuple(filter(None, reasons)), federated, tuple(overall.values()), tuple(sites))
+
+
+def chosen(costs: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> str | None:
+    """The method with the highest mean validation Dice, over its runs and seeds; test cases have no say in it."""
+    found = {m: [c["validation"] for c in costs if c["method"] == m and c["validation"] is not None] for m in methods}
+    means = {m: fmean(values) for m, values in found.items() if values}
+    return max(means, key=means.__getitem__) if means else None
 
 
 def best(scores: Scores, methods: Sequence[str]) -> str | None:

@@ -24,7 +24,7 @@ def study(gains: dict[str, float], patients: int = 12, seeds: int = 1, noise: fl
                                  "dice": {"x": value + float(rng.normal(0, noise))}})  # fmt: skip
     return {
         "sites": [{"name": s, "use": "train"} for s in gains], "labels": ["x"], "cases": rows,
-        "seeds": list(range(1, seeds + 1)),
+        "seeds": list(range(1, seeds + 1)), "costs": [{"method": "fedavg", "validation": 0.8}],
         "methods": [{"key": "local", "title": "Local only", "kind": "baseline"},
                     {"key": "fedavg", "title": "FedAvg", "kind": "federated"},
                     {"key": "pooled_t", "title": "Pooled", "kind": "baseline"}],
@@ -111,6 +111,16 @@ def test_sentences_for_seeds_unseen_sites_and_selection(make_results: Make) -> N
     assert "only 2 patients" in text
     assert "repeated with 3 seeds" in text
     assert "ahead in all of them" in text
-    assert "flatters it slightly" in text
+    assert "before any test scan was read" in text
     assert many.headline == "Yes on average, but not for every site."
     assert any("one seed" in s for s in judge(make_results(seeds=1)).sentences)
+
+
+def test_the_federated_method_is_chosen_on_validation_cases_not_on_test_cases() -> None:
+    results = study({"A": 0.05, "B": 0.05})
+    results["methods"].append({"key": "fedprox", "title": "FedProx", "kind": "federated"})
+    worse = [c | {"method": "fedprox", "dice": {"x": c["dice"]["x"] - 0.02}}
+             for c in results["cases"] if c["method"] == "fedavg"]  # fmt: skip
+    results["cases"] += worse
+    results["costs"].append({"method": "fedprox", "validation": 0.81})
+    assert judge(results).federated == "fedprox"
