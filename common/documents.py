@@ -250,7 +250,15 @@ _NUMBER = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
 for _tag, _pattern, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", [*"tTfF"]),
     ("null", r"~|null|Null|NULL|", [*"~nN", ""]),
-    ("int", r"[-+]?(0|[1-9][0-9]*)", [*"-+0123456789"]),
+    ("int", r"[-+]?[0-9]+", [*"-+0123456789"]),
     ("float", rf"{_NUMBER}|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", [*"-+0123456789."]),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^({_pattern})$"), _first)
+
+
+def _decimal(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    # PyYAML would read 010 as octal.
+    return int(loader.construct_scalar(node))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _decimal)

@@ -96,7 +96,7 @@ def _runs(study: Study, known: dict[str, Any]) -> Iterator[str]:
     total = known["steps_per_site"]
     yield f"  rounds  {known['rounds']:,}" + (f", so {total:,} steps in all" if total else "")
     held, step = memory["weights"], memory["activations"]
-    yield f"  memory  about {_bytes(held + step)}: weights, gradients and optimiser {_bytes(held)}, one step {_bytes(step)}"
+    yield f"  memory  {_bytes(held + step)}: weights, gradients, optimiser {_bytes(held)}; one step {_bytes(step)}"
     yield "    (libraries and caches come on top)"
     kept = study.evaluation
     yield f"  patients kept apart  {kept.validation:.0%} for validation, {kept.test:.0%} for one test at the end"
