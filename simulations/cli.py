@@ -1,7 +1,7 @@
-"""`fedscan simulate`: the whole study on one machine, and its report."""
+"""The command `fedscan simulate`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -13,7 +13,7 @@ def simulate(
     study: Annotated[
         Path | None,
         typer.Argument(
-            help="Study file with a sites: or partition: section. Without one, four phantom hospitals are made.",
+            help="Study file.",
             show_default=False,
         ),
     ] = None,
@@ -23,12 +23,15 @@ def simulate(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for runs and prepared cases.")] = Path("fedscan-runs"),
     engine: Annotated[
-        str, typer.Option(help="inline: all in this process; ray: Flower's simulation engine.")
+        Literal["inline", "ray"], typer.Option(help="inline: all in this process; ray: Flower's simulation engine.")
     ] = "inline",
     seeds: Annotated[int, typer.Option(min=1, max=100, help="How many seeds, counted up from the study's.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the newest simulation of this study.")] = False,
 ) -> None:
     """Train a study over simulated hospitals and say whether federation was worth it.
+
+    STUDY is a study file with a sites: or partition: section (see examples/); without one, four hospitals with
+    phantom patients are made up.
 
     Trains the compared strategies, every hospital alone and all hospitals' cases pooled; tests each on every
     hospital's own test cases; ends with the path of one HTML report.

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -14,8 +13,8 @@ from server.events import Event
 from server.report.terminal import print_summary
 from simulations.arms import Arm
 from simulations.config import compared, simulated_sites
+from simulations.results import RESULTS
 from simulations.run import Engine, Simulation, Watcher, simulate
-
 
 DEMO = Path(__file__).with_name("phantom.yaml")  # the study that is simulated when none is named
 
@@ -37,10 +36,10 @@ class Bars(Watcher):
             self.progress.remove_task(self._task)
         self._task = self.progress.add_task(title, total=total, note="")
 
-    def step(self) -> None:
-        """One step on."""
+    def step(self, steps: int = 1) -> None:
+        """So many steps on."""
         if self._task is not None:
-            self.progress.advance(self._task)
+            self.progress.advance(self._task, steps)
 
     def event(self, arm: Arm, event: Event) -> None:
         """Validation beside the bar; failures and ends as lines."""
@@ -55,10 +54,8 @@ class Bars(Watcher):
                                 f"best after round {event['best_round']}")  # fmt: skip
 
 
-def run(study: Path | None, data: Path | None, out: Path, engine: str, seeds: int, resume: bool) -> None:
+def run(study: Path | None, data: Path | None, out: Path, engine: Engine, seeds: int, resume: bool) -> None:
     """Read the study, simulate it, show the result."""
-    if engine not in ("inline", "ray"):
-        raise StudyError(f"--engine {engine}: known engines are inline and ray")
     console = Console()
     document = Document.read(study or DEMO)
     parsed = study_of(document)
@@ -71,12 +68,16 @@ def run(study: Path | None, data: Path | None, out: Path, engine: str, seeds: in
         folder,
         out / "cache",
         seeds,
-        cast(Engine, engine),
+        engine,
     )
     bars = Bars(console)
-    with bars.progress:
-        report = simulate(simulation, bars)
-    print_summary(json.loads((folder / "results.json").read_text("utf-8")), console)
+    try:
+        with bars.progress:
+            report = simulate(simulation, bars)
+    except KeyboardInterrupt:
+        console.print("Nothing that was finished is lost: the same command with --resume goes on.")
+        raise
+    print_summary(json.loads((folder / RESULTS).read_text("utf-8")), console)
     console.print(f"Report: {report}", soft_wrap=True)
 
 
