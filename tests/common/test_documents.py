@@ -47,7 +47,7 @@ def said(text: str) -> list[str]:
          ["6: plan.intensity: must be keys with values or a list, but is 'zscore'"]),
         # Out of range: the value, and what is allowed.
         ("steps: 10", "steps: 0", ["7: training.steps: 0 is outside the allowed range: at least 1, at most 1000000"]),
-        ("steps: 10", "steps: 10\n  rate: 20", 
+        ("steps: 10", "steps: 10\n  rate: 20",
          ["8: training.rate: 20 is outside the allowed range: above 0, at most"]),
         ("32, 32, 32", "32, 4, 32", ["5: plan.patch.1: 4 is outside the allowed range: at least 8, at most 1024"]),
         ("patch: [32, 32, 32]", "patch: [32, 32, 32]\n  intensity: [{method: percentile, low: -3}]",
