@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from client.data.patches import Batches
-from client.evaluation import evaluate, summary
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from torch import Tensor, nn
 
+from client.data.patches import Batches
 from client.data.volume import SiteData
+from client.evaluation import evaluate, summary
 from client.results import write_results
 from client.site import SiteConfig
 from client.state import SiteState
@@ -138,8 +138,9 @@ def _train(site: OpenSite, message: Message, study: Study, task: Task) -> Messag
     net, loss, schema = site.workplace.take(study)
     schema.load(wire.read_arrays(schema, message), net)
     state = SiteState(site.home / "state" / task.run)
+    state.clean(task.acknowledged, task.best if study.rounds.buffers == "local" else 0)
     kept = state.load(task.acknowledged)
-    _load_buffers(net, study, kept)
+    load_buffers(net, study, kept)
     optimizer = make_optimizer(net, study.training)
     if study.training.optimizer_state == "keep":
         restore_optimizer(optimizer, kept)
@@ -169,14 +170,16 @@ def _evaluate(site: OpenSite, message: Message, study: Study, task: Task) -> Mes
         raise WireError("a model is never evaluated on training cases")
     net, _, schema = site.workplace.take(study)
     schema.load(wire.read_arrays(schema, message), net)
-    _load_buffers(net, study, SiteState(site.home / "state" / task.run).load(task.acknowledged))
+    # The final test is made with the weights of the best round, and so with what the site kept of that one.
+    counted = min(task.acknowledged, task.round)
+    load_buffers(net, study, SiteState(site.home / "state" / task.run).load(counted))
     cases = getattr(site.data(study), task.part)
     results = evaluate(net, cases, study, site.workplace.device)
     write_results(site.home / "results" / task.run / f"round-{task.round:05d}-{task.part}.json", study, results)
     return wire.metrics_reply(message, {**summary(results, study), "seconds": time.monotonic() - started})
 
 
-def _load_buffers(net: nn.Module, study: Study, kept: dict[str, Tensor]) -> None:
+def load_buffers(net: nn.Module, study: Study, kept: dict[str, Tensor]) -> None:
     """Put the site's own running statistics into the net, or fresh ones where it has none yet."""
     if study.rounds.buffers != "local":
         return

@@ -2,13 +2,12 @@
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from client.evaluation import CaseResult
-
+from common.disk import write_whole
 from common.study import Study
 
 
@@ -19,10 +18,7 @@ def write_results(path: Path, study: Study, results: Sequence[CaseResult]) -> No
          "dice": {label: None if math.isnan(d) else d for label, d in zip(study.data.labels, r.dice, strict=True)}}
         for r in results
     ]  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(rows), encoding="utf-8")
-    os.replace(part, path)
+    write_whole(path, lambda part: part.write_text(json.dumps(rows), encoding="utf-8"))
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:

@@ -4,11 +4,14 @@ A round's state is staged beside its reply and becomes the one to go on from onl
 reply was counted. A lost reply, or a task that is done twice, therefore never puts the site ahead of the coordinator.
 """
 
-import os
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from common.disk import write_whole
+from common.errors import CheckpointError
 
 
 class SiteState:
@@ -24,19 +27,33 @@ class SiteState:
     def _path(self, number: int) -> Path:
         return self._folder / f"round-{number:05d}.safetensors"
 
-    def load(self, acknowledged: int) -> dict[str, Tensor]:
-        """The state staged in the round `acknowledged`; empty at the start of a run. Older states are removed."""
-        for path in self._folder.glob("round-*.safetensors"):
-            if int(path.stem.removeprefix("round-")) < acknowledged:
-                path.unlink()
-        path = self._path(acknowledged)
-        return load_file(path) if acknowledged and path.exists() else {}
+    def _rounds(self) -> list[int]:
+        return [int(p.stem.removeprefix("round-")) for p in self._folder.glob("round-*.safetensors")]
+
+    def load(self, counted: int) -> dict[str, Tensor]:
+        """The state of the last counted round up to `counted`; empty at the start of a run. Raises CheckpointError."""
+        number = max((n for n in self._rounds() if n <= counted), default=0)
+        if not number:
+            return {}
+        try:
+            return load_file(self._path(number))
+        except (SafetensorError, OSError):
+            raise CheckpointError(f"{self._path(number)} is damaged; remove it to go on without it") from None
+
+    def clean(self, acknowledged: int, best: int = 0) -> None:
+        """Remove what can no longer be asked for; called when a round begins.
+
+        Kept are the state of the last counted round and that of the last counted one up to round `best`. Later than
+        `acknowledged` are only states whose replies were never counted, and that of the round that begins, which is
+        made again.
+        """
+        counted = [n for n in self._rounds() if n <= acknowledged]
+        kept = {max(counted, default=0), max((n for n in counted if n <= best), default=0)}
+        for number in set(self._rounds()) - kept:
+            self._path(number).unlink()
 
     def stage(self, number: int, tensors: dict[str, Tensor]) -> None:
         """Keep the state at the end of round `number`, to be used if that round's reply is counted."""
-        if not tensors:
-            return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        part = self._folder / f".{self._path(number).name}.part"
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part)
-        os.replace(part, self._path(number))
+        if tensors:
+            whole = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+            write_whole(self._path(number), lambda part: save_file(whole, part))

@@ -9,6 +9,7 @@ import common.quiet  # noqa: F401
 
 import ast
 import difflib
+import errno
 import importlib.util
 import sys
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
@@ -16,11 +17,12 @@ from pathlib import Path
 
 import click
 
-from common.errors import FedscanError, StudyError
+from common.errors import FedscanError, StorageError, StudyError
 
 GROUP = "fedscan.commands"
 
 DONE, FINDINGS, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room: on the device, in the quota, under the process's limit
 
 NOT_INSTALLED = "fedscan is not installed in this Python: run `pip install -e .` in the project's folder"
 
@@ -138,6 +140,11 @@ def run(args: list[str] | None = None) -> int:
     except FedscanError as error:
         show(error)
         return WRONG_USE if isinstance(error, StudyError) else FINDINGS
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        show(StorageError(f"{error.filename or 'a file'} could not be written: {error.strerror}. Make room and go on"))
+        return FINDINGS
     except click.ClickException as error:
         error.show()
         return error.exit_code

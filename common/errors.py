@@ -6,7 +6,8 @@
     ├── TrainingError      training left the finite numbers              E_TRAINING
     ├── WireError          bytes that do not fit the study's schema      E_WIRE
     ├── RoundError         too few sites answered for the round to count E_ROUND
-    └── CheckpointError    a run's state on disk cannot be continued     E_CHECKPOINT
+    ├── CheckpointError    a run's state on disk cannot be continued     E_CHECKPOINT
+    └── StorageError       a disk is full or refuses to be written       E_STORAGE
 
 The message is for the people of the machine it was raised on: it says what is wrong, where, and what to do.
 Only `code` may leave a site.
@@ -55,3 +56,9 @@ class CheckpointError(FedscanError):
     """A run's state on disk does not belong to this study, or is damaged."""
 
     code = "E_CHECKPOINT"
+
+
+class StorageError(FedscanError):
+    """A file could not be written: the disk is full, or the folder may not be written."""
+
+    code = "E_STORAGE"

@@ -142,6 +142,8 @@ class Task(BaseModel):
         part: The cases to evaluate on.
         acknowledged: The last round whose reply of this site was counted, 0 for none: what the site keeps between
             rounds goes on from there.
+        best: The round with the best validation so far, 0 for none: the site still needs what it kept of that round,
+            because the final test is made with that round's weights.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -150,6 +152,7 @@ class Task(BaseModel):
     kind: Literal["join", "train", "evaluate"]
     part: Part = "train"
     acknowledged: int = Field(0, ge=0)
+    best: int = Field(0, ge=0)
     terms: Terms = Terms()
 
 
@@ -191,8 +194,9 @@ def read_arrays(schema: Schema, message: Message) -> Flat:
 
     Checked before anything is decoded: the set of dtypes, form, shape and the byte count. Then: every value finite.
     """
-    arrays = message.content.array_records.get(ARRAYS)
-    if arrays is None or set(arrays) != set(schema.sizes):
+    # Not content.array_records: that view is a reference cycle, in which the bytes of every message would live on.
+    arrays = message.content.get(ARRAYS)
+    if not isinstance(arrays, ArrayRecord) or set(arrays) != set(schema.sizes):
         raise WireError("the message's arrays are not the ones of the study's schema")
     flat: Flat = {}
     for dtype, n in schema.sizes.items():
@@ -253,8 +257,8 @@ def read_metrics(message: Message, keys: frozenset[str], limits: Mapping[str, fl
     if message.has_error():
         reason = message.error.reason
         raise WireError(reason if reason in ERROR_CODES else "no reply")
-    found = message.content.metric_records.get(METRICS)
-    if found is None or set(found) != keys:
+    found = message.content.get(METRICS)
+    if not isinstance(found, MetricRecord) or set(found) != keys:
         raise WireError("the reply's metrics are not the ones of the study's schema")
     values: dict[str, float] = {}
     for key in sorted(keys):

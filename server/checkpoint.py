@@ -1,14 +1,13 @@
 """The state of a run between two rounds, on disk whole or not at all."""
 
 import json
-import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from common.disk import write_whole
 from common.errors import CheckpointError
 from common.wire import Flat, Schema
 
@@ -68,9 +67,9 @@ class Checkpoints:
     def write(self, state: State, flat: Flat | None = None) -> None:
         """Make `state` (and `flat`, the weights of its round) the run's state."""
         if flat is not None:
-            self._replace(self.path(state.round), lambda part: save_file(flat, part))
+            write_whole(self.path(state.round), lambda part: save_file(flat, part))
         text = json.dumps(asdict(state), indent=1)
-        self._replace(self._folder / "state.json", lambda part: part.write_text(text, encoding="utf-8"))
+        write_whole(self._folder / "state.json", lambda part: part.write_text(text, encoding="utf-8"))
         kept = {self.path(state.round), self.path(state.best_round)}
         for path in self._folder.glob("round-*.safetensors"):
             if path not in kept:
@@ -90,16 +89,3 @@ class Checkpoints:
     def path(self, round_number: int) -> Path:
         """Where the weights after a round lie."""
         return self._folder / f"round-{round_number:05d}.safetensors"
-
-    @staticmethod
-    def _replace(path: Path, write: Callable[[Path], object]) -> None:
-        part = path.with_name(f".{path.name}.part")
-        write(part)
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

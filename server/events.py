@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from common.disk import not_written
+
 Event = dict[str, Any]
 
 
@@ -19,32 +21,41 @@ class Events:
     """
 
     def __init__(self, path: Path, listener: Callable[[Event], None] | None = None) -> None:
-        self._path = path
+        self.path = path
         self._listener = listener
         if path.exists():
             whole = path.read_bytes()
             os.truncate(path, whole.rfind(b"\n") + 1)
 
     def append(self, kind: str, **facts: Any) -> None:
-        """Write one event with the time in UTC."""
+        """Write one event with the time in UTC; it is on the disk on return. Raises StorageError."""
         event = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": kind, **facts}
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(event, allow_nan=False) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(event, allow_nan=False) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise not_written(self.path, error) from None
         if self._listener:
             self._listener(event)
 
 
 def read_events(path: Path) -> list[Event]:
-    """The events that stand: those of rounds that a crash undid are left out.
+    """The events that stand: what a crash undid is left out, and so is a line that is still being written.
 
-    A `resumed` event says after which round the run went on; what the file says of later rounds before it was undone.
+    A run that began twice was killed before its first checkpoint. A `resumed` event says after which round the run
+    went on; what the file says before it of later rounds, or of a final test, was undone.
     """
     standing: list[Event] = []
     if not path.exists():
         return standing
-    for line in path.read_text(encoding="utf-8").splitlines():
+    text = path.read_text(encoding="utf-8")
+    for line in text[: text.rfind("\n") + 1].splitlines():
         event: Event = json.loads(line)
-        if event["event"] == "resumed":
-            standing = [e for e in standing if e.get("round", 0) <= event["after"]]
+        if event["event"] == "started":
+            standing = []
+        elif event["event"] == "resumed":
+            standing = [e for e in standing if e.get("round", 0) <= event["after"] and e.get("part") != "test"]
         standing.append(event)
     return standing

@@ -1,4 +1,4 @@
-"""The rounds of a run: ask the sites to train, fold their replies, let them validate, checkpoint; then the final test."""
+"""The rounds of a run: ask the sites to train, fold their replies, let them validate, checkpoint; then test."""
 
 import math
 import time
@@ -18,7 +18,7 @@ from common.strategies import STRATEGIES
 from common.study import Study
 from common.wire import Flat, Part, Schema, Task
 from server.checkpoint import Checkpoints, State
-from server.events import Event, Events
+from server.events import Event, Events, read_events
 from server.exchange import exchange
 from server.spool import Reply, Spool
 from server.strategies.fedavg import FedAvg
@@ -104,6 +104,8 @@ class Run:
             state.seconds += time.monotonic() - mark
             state.finished = True
             self._checkpoints.write(state)
+        # A crash between that checkpoint and this event must not lose the event.
+        if [e["event"] for e in read_events(self._events.path)[-1:]] != ["finished"]:
             self._events.append("finished", round=state.round, seconds=state.seconds, best_round=state.best_round)
         return state
 
@@ -136,13 +138,13 @@ class Run:
     def _round(self, state: State, flat: Flat) -> Flat:
         """One round; `state` is brought up to date and the new global weights are returned."""
         number = state.round + 1
-        self._collect(number, state.acknowledged, flat)
+        self._collect(number, state, flat)
         replies = self._spool.replies(number, tuple(self._train))
         needed = math.ceil(self.study.rounds.quorum * len(self._train) - 1e-9)
         if len(replies) < needed:
             raise RoundError(
                 f"round {number}: {len(replies)} of {len(self._train)} sites sent a usable update, {needed} are needed "
-                "(rounds.quorum); the events file says why each failed; the same command with --resume goes on from here"
+                "(rounds.quorum); the events file says why each failed; the same command with --resume goes on here"
             )
         flat = self._strategy.fold(self._schema, replies, self._weights(replies))
         state.round = number
@@ -154,9 +156,13 @@ class Run:
                 state.best_metric, state.best_round = metric, number
         return flat
 
-    def _collect(self, number: int, acknowledged: Mapping[str, int], flat: Flat) -> None:
+    def _collect(self, number: int, state: State, flat: Flat) -> None:
         """Spool the updates of all sites whose update is not there yet."""
-        there = {r.site for r in self._spool.replies(number, tuple(self._train))}
+        there = set()
+        for reply in self._spool.replies(number, tuple(self._train)):
+            # Spooled by a process that was killed; the event may not have been written, and `resumed` undid it anyway.
+            there.add(reply.site)
+            self._trained(number, reply.site, reply.metrics)
         limits = {"num-examples": 1e9, "steps": 1e9, "seconds": 1e9}
 
         def take(site: str, reply: Message) -> None:
@@ -165,14 +171,18 @@ class Run:
                 raise WireError("the update was computed on no case")
             arrays = wire.read_arrays(self._schema, reply)
             self._spool.add(number, site, arrays, metrics)
-            self._events.append("trained", round=number, site=site, bytes=self._schema.nbytes, **metrics)
+            self._trained(number, site, metrics)
 
         self._ask(
             {name: m for name, m in self._train.items() if name not in there},
             lambda name: Task(run=self.folder.name, round=number, kind="train",
-                              acknowledged=acknowledged.get(name, 0), terms=self._strategy.terms()),
+                              acknowledged=state.acknowledged.get(name, 0), best=state.best_round,
+                              terms=self._strategy.terms()),
             flat, number, take,
         )  # fmt: skip
+
+    def _trained(self, number: int, site: str, metrics: Mapping[str, float]) -> None:
+        self._events.append("trained", round=number, site=site, bytes=self._schema.nbytes, **metrics)
 
     def _validate(self, state: State, flat: Flat) -> float | None:
         """The mean validation Dice over the training sites; None when no site could say."""

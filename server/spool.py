@@ -5,7 +5,6 @@ back in slices, so folding needs the memory of no update at all.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from common.disk import write_whole
 from common.wire import Flat, Schema
 
 
@@ -47,21 +47,18 @@ class Spool:
         self._folder = folder
         self._schema = schema
 
-    def _round(self, number: int) -> Path:
-        return self._folder / f"round-{number:05d}"
+    def _path(self, number: int, site: str) -> Path:
+        return self._folder / f"round-{number:05d}" / f"{site}.safetensors"
 
     def add(self, number: int, site: str, flat: Flat, metrics: Mapping[str, float]) -> None:
         """Write a site's reply; it is there whole, or not at all."""
-        folder = self._round(number)
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".{site}.part"
-        save_file({k: np.ascontiguousarray(v) for k, v in flat.items()}, temporary,
-                  metadata={"metrics": json.dumps(dict(metrics), sort_keys=True)})  # fmt: skip
-        os.replace(temporary, folder / f"{site}.safetensors")
+        arrays = {k: np.ascontiguousarray(v) for k, v in flat.items()}
+        about = {"metrics": json.dumps(dict(metrics), sort_keys=True)}
+        write_whole(self._path(number, site), lambda part: save_file(arrays, part, metadata=about))
 
     def replies(self, number: int, roster: tuple[str, ...]) -> list[Reply]:
         """The replies of a round that are there, in roster order, whatever the order in which they came."""
-        found = (self._open(self._round(number) / f"{site}.safetensors", site) for site in roster)
+        found = (self._open(self._path(number, site), site) for site in roster)
         return [reply for reply in found if reply is not None]
 
     def _open(self, path: Path, site: str) -> Reply | None:

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from client.evaluation import evaluate
-from safetensors.numpy import load_file
 from torch import nn
 
+from client.app import load_buffers
+from client.evaluation import evaluate
 from client.results import write_results
+from client.state import SiteState
 from client.training import channels_last
 from common.errors import CheckpointError
 from common.nets import build_net
@@ -18,15 +19,18 @@ from simulations.arms import Arm
 from simulations.sites import Field
 
 
-def best_model(study: Study, run: Path) -> nn.Module:
-    """The net of the round of `run` that was best on the validation cases."""
+def best_model(study: Study, run: Path, home: Path | None = None) -> nn.Module:
+    """The net of the round of `run` that was best on the validation cases, as the site with `home` has it."""
     schema = Schema.of(study)
     checkpoints = Checkpoints(run / "checkpoints", study.digest(), schema)
     state = checkpoints.state()
     if state is None:
         raise CheckpointError(f"{run} holds no finished round")
     net = channels_last(build_net(study))
-    schema.load(load_file(checkpoints.path(state.best_round or state.round)), net)
+    chosen = state.best_round or state.round
+    schema.load(checkpoints.weights(chosen), net)
+    if home is not None:
+        load_buffers(net, study, SiteState(home / "state" / run.name).load(chosen))
     return net.eval()
 
 

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 
 from client.app import make_app
 from client.site import SiteConfig
+from common.disk import write_whole
 from common.errors import DataError, StudyError
 from common.study import Choice, Study
 from server.events import Event
@@ -20,7 +21,8 @@ from server.rounds import Member, Run, join
 from simulations.arms import POOLED, Arm, arms
 from simulations.baselines import consensus
 from simulations.inline import InlineGrid
-from simulations.results import collect
+from simulations.results import RESULTS, collect, is_finished
+from simulations.resume import alone, same_cases, spent
 from simulations.sites import Field
 
 Engine = Literal["inline", "ray"]
@@ -64,8 +66,8 @@ class Watcher:
     def phase(self, title: str, total: int) -> None:
         """A new piece of work with `total` steps begins."""
 
-    def step(self) -> None:
-        """One step of it is done."""
+    def step(self, steps: int = 1) -> None:
+        """So many steps of it are done."""
 
     def event(self, arm: Arm, event: Event) -> None:
         """A run reported an event."""
@@ -76,7 +78,7 @@ def simulate(simulation: Simulation, watcher: Watcher) -> Path:
 
     Raises:
         DataError: A site has no usable case.
-        StudyError: The sites do not fit the study.
+        StudyError: The sites do not fit the study, are not those that the simulation began with, or it is running.
         RoundError: A round missed its quorum.
     """
     names = [c.name for c in simulation.sites]
@@ -85,18 +87,24 @@ def simulate(simulation: Simulation, watcher: Watcher) -> Path:
     if sum(c.use == "train" for c in simulation.sites) < 1:
         raise StudyError("no site trains: at least one must have use: train")
     simulation.out.mkdir(parents=True, exist_ok=True)
-    started, clock = datetime.now(UTC), time.monotonic()
+    with alone(simulation.out):
+        return _simulate(simulation, watcher)
+
+
+def _simulate(simulation: Simulation, watcher: Watcher) -> Path:
+    clock, before = time.monotonic(), spent(simulation.out)
     for study, folder in simulation.seeded():
         folder.mkdir(exist_ok=True)
         _prepare(simulation, study, folder, watcher)
-        plan = arms(study, simulation.compare, simulation.field(folder).training)
-        _run_arms(simulation, study, folder, plan, watcher)
-        consensus(study, simulation.field(folder), [a for a in plan if a.method == "local"], folder)
-    results = collect(simulation) | {
-        "started": started.isoformat(timespec="seconds"),
-        "seconds": time.monotonic() - clock,
-    }
-    (simulation.out / "results.json").write_text(json.dumps(results, indent=1, allow_nan=False), encoding="utf-8")
+    if not is_finished(simulation):
+        for study, folder in simulation.seeded():
+            field = simulation.field(folder)
+            plan = arms(study, simulation.compare, field.training)
+            _run_arms(simulation, study, folder, plan, watcher)
+            consensus(study, field, [a for a in plan if a.method == "local"], folder)
+        results = collect(simulation) | {"seconds": before + time.monotonic() - clock}
+        text = json.dumps(results, indent=1, allow_nan=False)
+        write_whole(simulation.out / RESULTS, lambda part: part.write_text(text, encoding="utf-8"))
     return write_report(simulation.out)
 
 
@@ -104,19 +112,28 @@ def _prepare(simulation: Simulation, study: Study, folder: Path, watcher: Watche
     """Fill the cache before any engine starts, so that a bad site stops the simulation at once."""
     field = simulation.field(folder)
     watcher.phase(f"seed {study.seed}: preparing {len(field.configs)} sites", len(field.configs))
-    problems = []
+    problems, data = [], {}
     for site in field.open()[:-1]:
         try:
-            site.data(study)
+            data[site.config.name] = site.data(study)
         except DataError as error:
             problems.append(f"site {site.config.name}: {error}")
         watcher.step()
     if problems:
         raise DataError("\n".join(problems))
+    same_cases(folder / "cases.json", data)
 
 
 def _run_arms(simulation: Simulation, study: Study, folder: Path, plan: Sequence[Arm], watcher: Watcher) -> None:
     field = simulation.field(folder)
+
+    def tell(arm: Arm, train: Sequence[Member], event: Event) -> None:
+        if event["event"] == "resumed":
+            watcher.step(event["after"] * sum(m.steps for m in train))
+        elif event["event"] == "trained" and simulation.engine == "ray":
+            # Steps in other processes are not seen one by one.
+            watcher.step(int(event["steps"]))
+        watcher.event(arm, event)
 
     def work(grid: Grid) -> None:
         members = join(grid, study)
@@ -127,8 +144,7 @@ def _run_arms(simulation: Simulation, study: Study, folder: Path, plan: Sequence
         for arm in plan:
             train = [members[name] for name in arm.train]
             watcher.phase(f"seed {study.seed}: {arm.run}", _updates(arm, train))
-            run = Run(grid, arm.study, folder / "runs" / arm.run, train, test, lambda e, a=arm: watcher.event(a, e))
-            run.start()
+            Run(grid, arm.study, folder / "runs" / arm.run, train, test, partial(tell, arm, train)).start()
 
     if simulation.engine == "ray":
         from simulations.ray_engine import run_on_ray

@@ -1,0 +1,44 @@
+"""Files that are there whole or not at all, whatever moment a crash, a power cut or a full disk chooses."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from common.errors import StorageError
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file beside `path`, put it on the disk, then give it the name `path`.
+
+    Raises:
+        StorageError: It could not be written; what was at `path` before is still there.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(part)
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        _sync_folder(path.parent)
+    except (OSError, SafetensorError) as error:
+        part.unlink(missing_ok=True)
+        raise not_written(path, error) from None
+
+
+def not_written(path: Path, error: OSError | SafetensorError) -> StorageError:
+    """The error for people: which file, why, what to do."""
+    why = error.strerror if isinstance(error, OSError) else str(error)
+    return StorageError(f"{path} could not be written: {why}. Make room on the disk (or put right what is said here), "
+                        "then go on with --resume: nothing that was finished is lost")  # fmt: skip
+
+
+def _sync_folder(folder: Path) -> None:
+    """A rename is on the disk when its folder is."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
