@@ -41,7 +41,7 @@ def outcomes(folder: Path, **environment: str) -> str:
     ("environment", "says"),
     [
         ({}, "3 skipped"),
-        ({"FEDSCAN_NO_SKIP": "1"}, "2 failed, 1 skipped"),
+        ({"FEDSCAN_NO_SKIP": "1"}, "1 failed, 1 skipped, 1 error"),
         ({"FEDSCAN_NO_SKIP": "1", "FEDSCAN_DATA": "."}, "1 failed, 1 passed, 1 skipped"),
         ({"FEDSCAN_NO_SKIP": "1", "FEDSCAN_DATA": "/nowhere"}, "names a folder that does not exist: /nowhere"),
     ],
