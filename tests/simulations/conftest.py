@@ -1,6 +1,5 @@
 """A toy federation: sites of small 2D cases that learn in seconds, through the real grid, app and rounds."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ import pytest
 import torch
 
 from client.app import OpenSite, Workplace, make_app
+from client.data import preprocess
+from client.data.cache import store
 from client.data.volume import CachedCase, SiteData
 from client.site import SiteConfig
 from common.study import Study
@@ -23,14 +24,11 @@ def make_case(folder: Path, name: str, seed: int) -> CachedCase:
     y, x = np.mgrid[:16, :16]
     label = ((y - rng.integers(5, 11)) ** 2 + (x - rng.integers(5, 11)) ** 2 < 14).astype("uint8")
     image = (label + 0.4 * rng.normal(size=label.shape)).astype("float32")[None]
+    grid = preprocess.grid((16, 16), np.eye(4))
+    voxels = [int(label.sum())]
+    arrays = {"image": image, "label": label, "truth": label, "foreground": np.argwhere(label).astype("int32")}
     case = folder / name
-    case.mkdir(parents=True)
-    np.save(case / "image.npy", image)
-    np.save(case / "label.npy", label)
-    np.save(case / "truth.npy", label)
-    np.save(case / "foreground.npy", np.argwhere(label).astype("int32"))
-    grid = {"shape": [16, 16], "affine": np.eye(4).tolist(), "spacing": [1.0, 1.0]}
-    (case / "meta.json").write_text(json.dumps({"plan": grid, "own": grid}))
+    store(case, arrays, {"own": grid, "plan": grid, "voxels": voxels, "plan_voxels": voxels})
     return CachedCase(name, name, case, f"{seed:064d}")
 
 
@@ -54,7 +52,6 @@ class Toy:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.sites: dict[str, Callable[[Study], SiteData]] = {}
-        self.on_step: Callable[[], None] = lambda: None
 
     def add(self, name: str, first_seed: int, cases: int = 4) -> None:
         root = self.folder / "cases" / name
@@ -62,20 +59,20 @@ class Toy:
         data = SiteData(tuple(made[:cases]), tuple(made[cases : cases + 1]), tuple(made[cases + 1 :]))
         self.sites[name] = lambda study: data
 
-    def open(self, out: Path) -> list[OpenSite]:
+    def grid(self, out: str = "out") -> tuple[InlineGrid, list[OpenSite]]:
+        """The real grid over all sites, each at home under `out`."""
         place = Workplace(torch.device("cpu"))
-        return [
-            OpenSite(SiteConfig(name=n, data=Path()), out / "sites" / n, load, place, self.on_step)
+        sites = [
+            OpenSite(SiteConfig(name=n, data=Path()), self.folder / out / "sites" / n, load, place)
             for n, load in self.sites.items()
         ]
+        return InlineGrid(make_app(lambda c: sites[int(c.node_config["partition-id"])]), len(sites)), sites
 
     def run(self, study: Study, out: str = "out", train: list[str] | None = None) -> Run:
-        folder = self.folder / out
-        sites = self.open(folder)
-        grid = InlineGrid(make_app(lambda c: sites[int(c.node_config["partition-id"])]), len(sites))
+        grid, _ = self.grid(out)
         members = join(grid, study)
         roster = [members[n] for n in train or members]
-        run = Run(grid, study, folder / "run", roster, list(members.values()))
+        run = Run(grid, study, self.folder / out / "run", roster, list(members.values()))
         run.start()
         return run
 

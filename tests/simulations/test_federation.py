@@ -1,5 +1,6 @@
 """The laws of a federation, bit for bit, through the real app, grid and rounds."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -7,15 +8,16 @@ import pytest
 import torch
 
 from client.data.patches import Batches
-from client.data.volume import SiteData
 from client.training import Span, channels_last, make_optimizer, train
 from common.errors import DataError, RoundError
 from common.losses import build_loss
 from common.nets import build_net
 from common.seeds import derive
+from common.study import Training
 from common.wire import Schema, Terms
 from server.checkpoint import Checkpoints
 from server.events import read_events
+from server.rounds import Run, join
 
 
 def final(run) -> dict[str, np.ndarray]:
@@ -48,12 +50,7 @@ def test_identical_sites_equal_one(toy, toy_study) -> None:
     toy.add("a", 0)
     alone = final(toy.run(toy_study(), "alone"))
     toy.sites["b"] = toy.sites["c"] = toy.sites["a"]
-    together = final(toy.run(toy_study(), "together"))
-    schema = Schema.of(toy_study())
-    statistics = {i for m, v in schema.statistics() for e in (m, v) for i in range(e.place.start, e.place.stop)}
-    plain = [i for i in range(schema.sizes["float32"]) if i not in statistics]
-    assert (alone["float32"][plain] == together["float32"][plain]).all()
-    np.testing.assert_allclose(alone["float32"], together["float32"], rtol=1e-6, atol=1e-9)
+    assert same(alone, final(toy.run(toy_study(), "together")))
 
 
 def test_mu_zero_is_fedavg_and_mu_pulls(toy, toy_study) -> None:
@@ -79,7 +76,7 @@ def test_proximal_gradient_is_mu_times_distance() -> None:
     """Closed form: on a linear loss plain SGD steps are −η(g + μ(w − w_g)), also in the second batch."""
     net = torch.nn.Linear(2, 1, bias=False)
     w0 = net.weight.detach().clone()
-    settings = __import__("common.study", fromlist=["Training"]).Training(
+    settings = Training(
         optimizer="sgd", rate=0.1, momentum=0.0, weight_decay=0.0, schedule="constant", steps=3, clip=None
     )
     image = torch.ones(1, 2, 1, 1)
@@ -108,36 +105,24 @@ def test_proximal_gradient_is_mu_times_distance() -> None:
 def test_a_failing_site_never_stops_the_round(toy, toy_study) -> None:
     toy.add("a", 0)
     toy.add("b", 100)
-    good = toy.sites["b"]
-    calls = {"n": 0}
-
-    def sometimes(study) -> SiteData:
-        return good(study)
-
-    toy.sites["b"] = sometimes
     study = toy_study()
-    sites = toy.open(toy.folder / "out")
+    grid, sites = toy.grid()
+    working = sites[1].steps
+    calls = iter(range(100))
 
-    def fail_in_round_two(study):
-        calls["n"] += 1
-        if calls["n"] == 2:
+    def fails_in_round_two(study):
+        if next(calls) == 2:  # after joining and the first round
             raise DataError("/scans/DOE^JANE.nii: gone")
-        return original(study)
+        return working(study)
 
-    original = sites[1].batches
-    sites[1].batches = fail_in_round_two  # type: ignore[method-assign]
-    from client.app import make_app
-    from server.rounds import Run, join
-    from simulations.inline import InlineGrid
-
-    grid = InlineGrid(make_app(lambda c: sites[int(c.node_config["partition-id"])]), 2)
+    sites[1].steps = fails_in_round_two
     members = list(join(grid, study).values())
-    state = Run(grid, study, toy.folder / "out" / "run", members, members).start()
-    text = (toy.folder / "out" / "run" / "events.jsonl").read_text()
-    failed = [e for e in read_events(toy.folder / "out" / "run" / "events.jsonl") if e["event"] == "failed"]
+    events = toy.folder / "run" / "events.jsonl"
+    state = Run(grid, study, events.parent, members, members).start()
+    failed = [(e["round"], e["site"], e["why"]) for e in read_events(events) if e["event"] == "failed"]
     assert state.round == 3
-    assert [(e["round"], e["site"], e["why"]) for e in failed] == [(2, "b", "E_DATA")]
-    assert "DOE" not in text
+    assert failed == [(2, "b", "E_DATA")]
+    assert "DOE" not in events.read_text()
 
 
 def test_nan_at_a_site_is_left_out(toy, toy_study) -> None:
@@ -167,32 +152,16 @@ def test_missed_quorum_says_what_to_do_and_resumes(toy, toy_study) -> None:
 
 
 def test_a_late_site_is_left_out(toy, toy_study) -> None:
-    import time
-
     toy.add("a", 0)
     toy.add("b", 100)
-    study = toy_study(rounds={"deadline": 1.0, "number": 1})
-    slow = {"b": False}
-    toy.on_step = lambda: time.sleep(1.2) if slow["b"] else None
-    sites = toy.sites["b"]
-
-    def load(study) -> SiteData:
-        return sites(study)
-
-    toy.sites["b"] = load
-    opened = toy.open(toy.folder / "late")
-    opened[1].on_step = lambda: time.sleep(0.5)
-    from client.app import make_app
-    from server.rounds import Run, join
-    from simulations.inline import InlineGrid
-
+    study = toy_study(rounds={"deadline": 2.0, "number": 1})
     toy.run(study, "warm")  # imports and first kernels are not what is timed
-    grid = InlineGrid(make_app(lambda c: opened[int(c.node_config["partition-id"])]), 2)
+    grid, sites = toy.grid()
+    sites[1].on_step = lambda: time.sleep(1.0)
     members = list(join(grid, study).values())
-    run = Run(grid, study, toy.folder / "late" / "run", members, members)
+    run = Run(grid, study, toy.folder / "late", members, members)
     run.start()
-    folded = [e["sites"] for e in read_events(run.folder / "events.jsonl") if e["event"] == "folded"]
-    assert folded == [["a"]]
+    assert [e["sites"] for e in read_events(run.folder / "events.jsonl") if e["event"] == "folded"] == [["a"]]
 
 
 @pytest.mark.parametrize("weights", ["cases", "patches", "equal"])
