@@ -29,10 +29,10 @@ def outcomes(folder: Path, **environment: str) -> str:
     clean = {k: v for k, v in os.environ.items() if not k.startswith("FEDSCAN_")}
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)],
-        env=clean | {"PYTHONPATH": str(HERE.parent)} | environment,
+        env=clean | {"PYTHONPATH": str(HERE.parent), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"} | environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     return result.stdout
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 def test_help_lists_commands_without_loading_the_heavy_libraries() -> None:
