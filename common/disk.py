@@ -30,7 +30,8 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 def not_written(path: Path, error: OSError | SafetensorError) -> StorageError:
     """The error for people: which file, why, what to do."""
-    why = error.strerror if isinstance(error, OSError) else str(error)
+    # NumPy's errors of writing have no number, safetensors' no class of their own.
+    why = (isinstance(error, OSError) and error.strerror) or str(error)
     return StorageError(f"{path} could not be written: {why}. Make room on the disk (or put right what is said here), "
                         "then go on with --resume: nothing that was finished is lost")  # fmt: skip
 

@@ -14,6 +14,7 @@ import numpy as np
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from PIL import Image
 
+from common.disk import write_whole
 from common.errors import StudyError
 from common.seeds import generator
 from simulations.anatomy import ORGANS, random_patient
@@ -63,7 +64,7 @@ def make_phantom(
         by = scanner(index, difference, generator(seed, "scanner", index))
         _write_site(site, by, cases, dimensions, seed, index)
     # Last of all: a folder without the record was interrupted, and is written again.
-    record.write_text(json.dumps(wanted, indent=1) + "\n")
+    write_whole(record, lambda part: part.write_text(json.dumps(wanted, indent=1) + "\n"))
     return made
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from client.data.preprocess import Meta
 from client.data.volume import CachedCase
+from common.disk import not_written
 
 META = "meta.json"
 
@@ -74,7 +75,11 @@ def is_complete(folder: Path) -> bool:
 
 
 def store(folder: Path, arrays: Mapping[str, NDArray[Any]], meta: Meta) -> None:
-    """Write a case so that `folder` appears complete or not at all; another process may write the same meanwhile."""
+    """Write a case so that `folder` appears complete or not at all; another process may write the same meanwhile.
+
+    Raises:
+        StorageError: The disk is full, or the folder may not be written.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.parent / f".{folder.name[:16]}.{secrets.token_hex(6)}"
     _sweep(folder.parent)
@@ -85,6 +90,8 @@ def store(folder: Path, arrays: Mapping[str, NDArray[Any]], meta: Meta) -> None:
         sizes = {f"{name}.npy": (temporary / f"{name}.npy").stat().st_size for name in arrays}
         (temporary / META).write_text(json.dumps({**meta, "bytes": sizes}), encoding="utf-8")
         _publish(temporary, folder)
+    except OSError as error:
+        raise not_written(folder, error) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
