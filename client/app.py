@@ -1,5 +1,7 @@
 """The ClientApp: how a site answers the coordinator. Thin: the work is done in training, evaluation and data."""
 
+import common.quiet  # noqa: F401
+
 import json
 import logging
 import time
@@ -10,6 +12,7 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from client.data.patches import Batches
 from client.data.volume import SiteData
@@ -184,7 +187,7 @@ def load_buffers(net: nn.Module, study: Study, kept: dict[str, Tensor]) -> None:
     if study.rounds.buffers != "local":
         return
     for module in net.modules():
-        if hasattr(module, "reset_running_stats"):
+        if isinstance(module, _BatchNorm):
             module.reset_running_stats()
     net.load_state_dict(
         {k.removeprefix("buffer."): v for k, v in kept.items() if k.startswith("buffer.")}, strict=False

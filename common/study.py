@@ -14,15 +14,14 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    ValidationInfo,
     model_serializer,
     model_validator,
 )
 
 from common.documents import Document, wrong_at
-from common.losses import LOSSES
-from common.nets import NETS
+from common.names import LOSSES, NETS, STRATEGIES
 from common.registry import Registry
-from common.strategies import STRATEGIES
 
 # Keys of a study file that only a simulation reads; they stand outside the digest.
 SIMULATION_KEYS = ("sites", "partition", "compare")
@@ -76,9 +75,19 @@ class Choice(BaseModel):
         return {"name": self.name, **self.options}
 
 
+# Validation context of a site: it takes the strategy as it stands, because the server's code is not the site's to load.
+AT_SITE = {"unchecked": STRATEGIES.kind}
+
+
 def _from(registry: Registry) -> AfterValidator:
     """Check a Choice against `registry` and fill in the defaults of its options."""
-    return AfterValidator(lambda c: c.model_copy(update={"options": registry.check(c.name, c.options)}))
+
+    def check(choice: Choice, info: ValidationInfo) -> Choice:
+        if info.context and info.context.get("unchecked") == registry.kind:
+            return choice
+        return choice.model_copy(update={"options": registry.check(choice.name, choice.options)})
+
+    return AfterValidator(check)
 
 
 class ZScore(Part):

@@ -9,11 +9,9 @@ from typing import Any
 
 from common import wire
 from common.docstrings import descriptions, summary
-from common.losses import LOSSES
-from common.nets import NETS
+from common.names import LOSSES, NETS, STRATEGIES
 from common.nets.describe import activation_memory, net_size
 from common.registry import Registry
-from common.strategies import STRATEGIES
 from common.study import Choice, Rounds, Study
 from common.wording import shown
 

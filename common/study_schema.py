@@ -6,10 +6,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from common.docstrings import descriptions, summary
-from common.losses import LOSSES
-from common.nets import NETS
+from common.names import LOSSES, NETS, STRATEGIES
 from common.registry import Registry
-from common.strategies import STRATEGIES
 from common.study import (
     SIMULATION_KEYS,
     Data,

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from common import errors
 from common.errors import FedscanError, StudyError, WireError
 from common.nets import build_net
-from common.study import Study
+from common.study import AT_SITE, Study
 
 ARRAYS, METRICS, TASK = "arrays", "metrics", "task"
 STYPE = "fedscan.flat"  # little-endian values, no header
@@ -171,7 +171,7 @@ def read_instruction(message: Message) -> tuple[Study, Task]:
         config = message.content[TASK]
         task = Task.model_validate_json(str(config["task"]))
         raw = str(config["study"])
-        study = Study.model_validate(json.loads(raw))
+        study = Study.model_validate(json.loads(raw), context=AT_SITE)
     except (KeyError, ValueError, ValidationError, TypeError) as error:
         raise WireError(f"the message's study or task cannot be read: {type(error).__name__}") from None
     if study.canonical() != raw.encode():

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from common.wire import Flat, Schema
 from server.spool import Reply
@@ -34,7 +35,7 @@ def weighted_mean(schema: Schema, replies: Sequence[Reply], weights: Sequence[fl
     return result
 
 
-def _pool_variances(schema: Schema, replies: Sequence[Reply], shares: Sequence[float], result: Flat) -> None:
+def _pool_variances(schema: Schema, replies: Sequence[Reply], shares: NDArray[np.float64], result: Flat) -> None:
     for mean, variance in schema.statistics():
         means = np.stack([r.read(mean.dtype, mean.place.start, mean.place.stop) for r in replies]).astype(np.float64)
         variances = np.stack([r.read(variance.dtype, variance.place.start, variance.place.stop) for r in replies])

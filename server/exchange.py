@@ -17,20 +17,23 @@ def exchange(
 ) -> None:
     """Send each site its message and hand every reply to `take(site, reply)`, one at a time, as they arrive.
 
-    Returns when all have answered or `deadline` seconds have passed; who has not answered by then was never taken.
+    Never holds more than one reply. Returns when all have answered or `deadline` seconds have passed; who has not
+    answered by then was never taken.
     """
     if not messages:
         return
     sites = dict(zip(grid.push_messages(list(messages.values())), messages, strict=True))
     end = time.monotonic() + deadline if deadline else None
     while sites:
-        arrived = False
-        for reply in grid.pull_messages(list(sites)):
-            arrived = True
-            site = sites.pop(reply.metadata.reply_to_message_id, None)
-            if site is not None:
-                take(site, reply)
-        if not arrived:
+        before = len(sites)
+        for message_id in list(sites):
+            # One by one: what is pulled together is in memory together.
+            for reply in grid.pull_messages([message_id]):
+                site = sites.pop(message_id, None)
+                if site is not None:
+                    take(site, reply)
+                del reply
+        if len(sites) == before:
             if end is not None and time.monotonic() > end:
                 return
             time.sleep(POLL)

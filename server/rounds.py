@@ -1,5 +1,7 @@
 """The rounds of a run: ask the sites to train, fold their replies, let them validate, checkpoint; then test."""
 
+import common.quiet  # noqa: F401
+
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,9 +14,9 @@ from flwr.serverapp import Grid
 
 from common import wire
 from common.errors import RoundError, WireError
+from common.names import STRATEGIES
 from common.nets import build_net
 from common.seeds import derive
-from common.strategies import STRATEGIES
 from common.study import Study
 from common.wire import Flat, Part, Schema, Task
 from server.checkpoint import Checkpoints, State

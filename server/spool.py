@@ -66,7 +66,8 @@ class Spool:
             return None
         try:
             with safe_open(path, framework="numpy") as file:
-                shapes = {k: file.get_slice(k).get_shape() for k in file.keys()}
+                names = file.keys()
+                shapes = {k: file.get_slice(k).get_shape() for k in names}
                 metrics = json.loads(file.metadata()["metrics"])
         except (SafetensorError, KeyError, TypeError, ValueError):
             return None

@@ -10,8 +10,8 @@ from pydantic import AfterValidator, Field
 from client.site import SiteConfig
 from common.documents import Document, Location
 from common.errors import StudyError
+from common.names import STRATEGIES
 from common.registry import did_you_mean
-from common.strategies import STRATEGIES
 from common.study import Choice, Part, Study
 from simulations.anatomy import ORGANS
 from simulations.arms import POOLED

@@ -14,7 +14,8 @@ from server.report.terminal import print_summary
 from simulations.arms import Arm
 from simulations.config import compared, simulated_sites
 from simulations.results import RESULTS
-from simulations.run import Engine, Simulation, Watcher, simulate
+from simulations.run import Watcher, simulate
+from simulations.simulation import Engine, Simulation
 
 DEMO = Path(__file__).with_name("phantom.yaml")  # the study that is simulated when none is named
 

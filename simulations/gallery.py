@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,22 +14,22 @@ from server.report.verdict import chosen
 from simulations.arms import arms, keyed
 from simulations.baselines import best_model
 from simulations.pictures import overlay
+from simulations.simulation import Simulation
 
-if TYPE_CHECKING:
-    from simulations.run import Simulation
+Row = dict[str, Any]
 
 
-def paint(simulation: "Simulation", cases: list[dict[str, Any]], costs: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def paint(simulation: Simulation, cases: list[Row], costs: list[Row]) -> Iterator[Row]:
     """Write the pictures of the first seed under `pictures/` and describe each for the report."""
     study, folder = simulation.seeded()[0]
     field = simulation.field(folder)
-    mine = [c for c in cases if c["seed"] == study.seed and score(c) is not None]
+    mine = [c for c in cases if c["seed"] == study.seed and _score(c) >= 0]
     method = chosen(costs, list(keyed(simulation.compare)))
     arm = next(a for a in arms(study, simulation.compare, field.training) if a.method == method)
     for site in field.open()[:-1]:
         net = best_model(arm.study, folder / "runs" / arm.run, site.home).to(site.workplace.device)
         found = {c.id: c for c in site.data(study).test}
-        rows = sorted((c for c in mine if c["method"] == method and c["site"] == site.config.name), key=score)
+        rows = sorted((c for c in mine if c["method"] == method and c["site"] == site.config.name), key=_score)
         ranks = {"worst": 0, "median": len(rows) // 2, "best": len(rows) - 1} if len(rows) >= 3 else {"median": 0}
         for rank, place in ranks.items() if rows else ():
             case, row = found[rows[place]["case"]], rows[place]
@@ -38,12 +38,12 @@ def paint(simulation: "Simulation", cases: list[dict[str, Any]], costs: list[dic
             image = restore(np.array(load_image(case)[:1]), meta)[0]
             path = Path("pictures") / f"{site.config.name}-{rank}.png"
             overlay(image, np.array(load_truth(case)), prediction, meta["own"]["spacing"], simulation.out / path,
-                    f"{site.config.name}: {rank} case, Dice {score(row):.3f}", study.data.labels)  # fmt: skip
+                    f"{site.config.name}: {rank} case, Dice {_score(row):.3f}", study.data.labels)  # fmt: skip
             yield {"site": site.config.name, "method": method, "rank": rank, "case": row["case"],
-                   "dice": score(row), "png": str(path)}  # fmt: skip
+                   "dice": _score(row), "png": str(path)}  # fmt: skip
 
 
-def score(row: dict[str, Any]) -> float | None:
-    """A case's mean Dice over its labels; None when it has none of them."""
+def _score(row: Row) -> float:
+    """A case's mean Dice over its labels; -1 when it has none of them."""
     values = [d for d in row["dice"].values() if d is not None]
-    return fmean(values) if values else None
+    return fmean(values) if values else -1.0

@@ -5,7 +5,7 @@ import json
 import platform
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
@@ -16,16 +16,14 @@ from server.events import Event, read_events
 from simulations.arms import Arm, arms, methods
 from simulations.baselines import consensus_results
 from simulations.gallery import paint
+from simulations.simulation import Simulation
 from simulations.sites import pick_device
-
-if TYPE_CHECKING:
-    from simulations.run import Simulation
 
 FORMAT = 1
 RESULTS = "results.json"
 
 
-def is_finished(simulation: "Simulation") -> bool:
+def is_finished(simulation: Simulation) -> bool:
     """Whether the results of this very simulation are there; they are written last."""
     try:
         results = json.loads((simulation.out / RESULTS).read_text(encoding="utf-8"))
@@ -38,7 +36,7 @@ def is_finished(simulation: "Simulation") -> bool:
     }
 
 
-def collect(simulation: "Simulation") -> dict[str, Any]:
+def collect(simulation: Simulation) -> dict[str, Any]:
     """Everything the report needs, from the runs' events and the sites' per-case results."""
     cases: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
@@ -78,11 +76,11 @@ def collect(simulation: "Simulation") -> dict[str, Any]:
     }
 
 
-def _seeds(simulation: "Simulation") -> list[int]:
+def _seeds(simulation: Simulation) -> list[int]:
     return [s.seed for s, _ in simulation.seeded()]
 
 
-def _methods(simulation: "Simulation") -> list[dict[str, str]]:
+def _methods(simulation: Simulation) -> list[dict[str, str]]:
     return [{"key": m.key, "title": m.title, "kind": m.kind} for m in methods(simulation.compare)]
 
 
@@ -134,7 +132,7 @@ def _study(study: Study) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _sites(simulation: "Simulation") -> list[dict[str, Any]]:
+def _sites(simulation: Simulation) -> list[dict[str, Any]]:
     study, folder = simulation.seeded()[0]
     rows = []
     for site in simulation.field(folder).open()[:-1]:

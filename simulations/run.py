@@ -1,20 +1,19 @@
 """One study, several hospitals, one machine: every arm of every seed, then the report."""
 
+import common.quiet  # noqa: F401
+
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from flwr.serverapp import Grid
 
 from client.app import make_app
-from client.site import SiteConfig
 from common.disk import write_whole
 from common.errors import DataError, StudyError
-from common.study import Choice, Study
+from common.study import Study
 from server.events import Event
 from server.report.html import write_report
 from server.rounds import Member, Run, join
@@ -23,41 +22,7 @@ from simulations.baselines import consensus
 from simulations.inline import InlineGrid
 from simulations.results import RESULTS, collect, is_finished
 from simulations.resume import alone, same_cases, spent
-from simulations.sites import Field
-
-Engine = Literal["inline", "ray"]
-Work = Callable[[Grid], None]
-
-
-@dataclass(frozen=True)
-class Simulation:
-    """What is to be simulated.
-
-    Attributes:
-        study: The study; its seed is the first of `seeds` consecutive ones.
-        sites: The simulated sites.
-        compare: The strategies that are compared.
-        out: Folder of the simulation.
-        cache: Folder of prepared cases.
-    """
-
-    study: Study
-    sites: tuple[SiteConfig, ...]
-    compare: tuple[Choice, ...]
-    out: Path
-    cache: Path
-    seeds: int = 1
-    engine: Engine = "inline"
-
-    def seeded(self) -> list[tuple[Study, Path]]:
-        """The study and the folder of each seed."""
-        first = self.study.seed
-        studies = [self.study.model_copy(update={"seed": first + i}) for i in range(self.seeds)]
-        return [(s, self.out / f"seed-{s.seed}") for s in studies]
-
-    def field(self, folder: Path) -> Field:
-        """The sites of the seed whose folder is `folder`."""
-        return Field(self.sites, self.cache, folder / "sites")
+from simulations.simulation import Simulation
 
 
 class Watcher:

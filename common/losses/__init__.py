@@ -1,30 +1,17 @@
 """Losses by name.
 
 A loss is a callable `(*, options...) -> nn.Module`; the module maps logits `(B, K, *S)` and a label map `(B,
-*S)` of int64 to a scalar. To add one: write a file here and add a line to the table.
+*S)` of int64 to a scalar. To add one: write a file here and add a line to `common/names.py`.
 """
 
-from typing import TYPE_CHECKING
+from torch import nn
 
 from common.errors import StudyError
-from common.registry import Registry
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from common.study import Study
-
-LOSSES = Registry(
-    "loss",
-    {
-        "dice_ce": "common.losses.compound:DiceCELoss",
-        "dice": "common.losses.overlap:DiceLoss",
-        "ce": "common.losses.distribution:CELoss",
-    },
-)
+from common.names import LOSSES
+from common.study import Study
 
 
-def build_loss(study: "Study") -> "nn.Module":
+def build_loss(study: Study) -> nn.Module:
     """The study's loss; also accepts the list of logits of a deeply supervised net.
 
     Raises:

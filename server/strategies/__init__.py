@@ -1,4 +1,4 @@
 """Strategies: what is asked of the sites, and what is made of their replies. One file each.
 
-To add one: write a file here and add a line to the table in `common/strategies.py`.
+To add one: write a file here and add a line to the table in `common/names.py`.
 """

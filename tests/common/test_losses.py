@@ -6,11 +6,12 @@ import torch
 from torch.nn import functional as F
 
 from common.errors import StudyError
-from common.losses import LOSSES, build_loss
+from common.losses import build_loss
 from common.losses.compound import DiceCELoss
 from common.losses.deep_supervision import DeepSupervision, head_weights, nearest
 from common.losses.distribution import CELoss
 from common.losses.overlap import DiceLoss
+from common.names import LOSSES
 from common.study import Study, load_study
 
 

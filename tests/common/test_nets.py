@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from common.errors import StudyError
 from common.losses.compound import DiceCELoss
 from common.losses.deep_supervision import DeepSupervision
-from common.nets import NETS, build_net, check_patch, divisor
+from common.names import NETS
+from common.nets import build_net, check_patch, divisor
 from common.nets.dynunet import dynunet
 from common.nets.segresnet import segresnet
 from common.nets.unet import UNet, UpBlock, mirror

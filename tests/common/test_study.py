@@ -9,11 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.documents import Document
-from common.losses import LOSSES
-from common.nets import NETS
+from common.names import LOSSES, NETS, STRATEGIES
 from common.registry import OptionsError, Registry, did_you_mean
 from common.seeds import derive, generator
-from common.strategies import STRATEGIES
 from common.study import Choice, Study, study_of
 
 MINIMAL: dict[str, Any] = {

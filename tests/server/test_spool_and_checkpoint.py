@@ -33,7 +33,7 @@ def test_only_newest_and_best_weights_are_kept(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, "d", SCHEMA)
     for number, best in ((1, 1), (2, 2), (3, 2), (4, 2)):
         checkpoints.write(State("d", round=number, best_round=best), {"float32": FLAT["float32"] + number})
-    assert sorted(p.name for p in tmp_path.glob("*.safetensors")) == ["round-00002.safetensors", "round-00004.safetensors"]
+    assert sorted(p.stem for p in tmp_path.glob("*.safetensors")) == ["round-00002", "round-00004"]
     np.testing.assert_array_equal(checkpoints.weights(2)["float32"], FLAT["float32"] + 2)
     assert checkpoints.state() == State("d", round=4, best_round=2)
 

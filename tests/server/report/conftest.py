@@ -62,7 +62,8 @@ def build(sites: int = 5, labels: int = 2, seeds: int = 3, rounds: int = 20, uns
                                    "validation": {s: float(reached + rng.normal(0, 0.008)) for s in here}})  # fmt: skip
                 sent = 0 if model != "all" or "pooled" in method else 4_812_345 * rounds * len(trained)
                 costs.append({"method": method, "seed": seed, "trained_on": model, "seconds": 61.2, "updates": 1000,
-                              "bytes_down": sent, "bytes_up": sent, "best_round": rounds - seed, "validation": reached})  # fmt: skip
+                              "bytes_down": sent, "bytes_up": sent, "best_round": rounds - seed,
+                              "validation": reached})  # fmt: skip
     finding = {"code": "label-grid", "severity": "error", "case": "case-017",
                "what": "labels/case-017.nii.gz has another grid than its image", "remedy": "resample it"}  # fmt: skip
     return {

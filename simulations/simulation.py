@@ -1,0 +1,42 @@
+"""What a simulation is: a study, its sites, the strategies to compare, and where it lies on disk."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from client.site import SiteConfig
+from common.study import Choice, Study
+from simulations.sites import Field
+
+Engine = Literal["inline", "ray"]
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What is to be simulated.
+
+    Attributes:
+        study: The study; its seed is the first of `seeds` consecutive ones.
+        sites: The simulated sites.
+        compare: The strategies that are compared.
+        out: Folder of the simulation.
+        cache: Folder of prepared cases.
+    """
+
+    study: Study
+    sites: tuple[SiteConfig, ...]
+    compare: tuple[Choice, ...]
+    out: Path
+    cache: Path
+    seeds: int = 1
+    engine: Engine = "inline"
+
+    def seeded(self) -> list[tuple[Study, Path]]:
+        """The study and the folder of each seed."""
+        first = self.study.seed
+        studies = [self.study.model_copy(update={"seed": first + i}) for i in range(self.seeds)]
+        return [(s, self.out / f"seed-{s.seed}") for s in studies]
+
+    def field(self, folder: Path) -> Field:
+        """The sites of the seed whose folder is `folder`."""
+        return Field(self.sites, self.cache, folder / "sites")
