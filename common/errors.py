@@ -7,7 +7,9 @@
     ├── WireError          bytes that do not fit the study's schema      E_WIRE
     ├── RoundError         too few sites answered for the round to count E_ROUND
     ├── CheckpointError    a run's state on disk cannot be continued     E_CHECKPOINT
-    └── StorageError       a disk is full or refuses to be written       E_STORAGE
+    ├── StorageError       a disk is full or refuses to be written       E_STORAGE
+    ├── IdentityError      keys, certificates or enrolment do not fit    E_IDENTITY
+    └── SignatureError     a signed message is refused                   E_SIGNATURE
 
 The message is for the people of the machine it was raised on: it says what is wrong, where, and what to do.
 Only `code` may leave a site.
@@ -62,3 +64,23 @@ class StorageError(FedscanError):
     """A file could not be written: the disk is full, or the folder may not be written."""
 
     code = "E_STORAGE"
+
+
+class IdentityError(FedscanError):
+    """A key, a certificate, a request or a join file is missing, damaged or not the one that it should be."""
+
+    code = "E_IDENTITY"
+
+
+class SignatureError(FedscanError):
+    """A signed message is refused.
+
+    Attributes:
+        reason: Which of its properties was wrong: a word of `common.signing.Refusal`.
+    """
+
+    code = "E_SIGNATURE"
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
