@@ -57,8 +57,8 @@ def run_on_ray(field: Field, folder: Path, work: Work) -> None:
     field.write(description)
     nodes = len(field.configs) + 1
     server = _Server(work, nodes)
-    # Flower logs that run_simulation will go one day, and tracebacks of errors that are said below in one line.
-    logging.getLogger("flwr").setLevel(logging.CRITICAL)
+    # Flower logs each step, and that run_simulation will go one day; what is left are tracebacks of our own bugs.
+    logging.getLogger("flwr").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
