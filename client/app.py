@@ -41,16 +41,26 @@ class Workplace:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._study: str | None = None
+        self._schema = Schema(())
 
-    def take(self, study: Study) -> tuple[nn.Module, nn.Module, Schema]:
-        """Net, loss and schema of `study`."""
+    def take(self, study: Study, message: Message) -> tuple[nn.Module, nn.Module, Schema]:
+        """Net with the message's weights, loss and schema of `study`.
+
+        The weights are held against the schema, which needs no memory, before the net is built: a study with a net
+        of absurd size would have to bring as many bytes.
+
+        Raises:
+            WireError: The message does not hold the weights of the study's net.
+        """
         key = study.digest()
+        schema = self._schema if key == self._study else Schema.of(study)
+        flat = wire.read_arrays(schema, message)
         if key != self._study:
             self._net = channels_last(build_net(study).to(self.device))
             self._loss = build_loss(study).to(self.device)
-            self._schema = Schema.of(study)
-            self._study = key
-        return self._net, self._loss, self._schema
+            self._schema, self._study = schema, key
+        schema.load(flat, self._net)
+        return self._net, self._loss, schema
 
 
 class OpenSite:
@@ -62,6 +72,7 @@ class OpenSite:
         load: Gives the site's cases, prepared for a study.
         workplace: Where its nets live.
         on_step: Called after each training step.
+        steps: Training steps per round; as the study says for the site's own cases if none.
     """
 
     def __init__(
@@ -71,18 +82,20 @@ class OpenSite:
         load: Callable[[Study], SiteData],
         workplace: Workplace,
         on_step: Callable[[], None] = lambda: None,
+        steps: Callable[[Study], int] | None = None,
     ) -> None:
         self.config = config
         self.home = home
         self.workplace = workplace
         self.on_step = on_step
         self._load = load
+        self._steps = steps
         self._plan: str | None = None
         self._batches: Batches | None = None
 
     def data(self, study: Study) -> SiteData:
         """The site's cases for `study`; prepared once for all studies that see them alike."""
-        key = json.dumps(study.model_dump(mode="json", include={"data", "plan", "evaluation", "seed"}), sort_keys=True)
+        key = json.dumps(study.model_dump(mode="json", include={"data", "plan", "evaluation"}), sort_keys=True)
         if key != self._plan:
             self._data, self._plan, self._batches = self._load(study), key, None
         return self._data
@@ -100,6 +113,8 @@ class OpenSite:
 
     def steps(self, study: Study) -> int:
         """Training steps per round."""
+        if self._steps is not None:
+            return self._steps(study)
         if study.training.steps is not None:
             return study.training.steps
         return (study.training.epochs or 1) * self.batches(study).steps_per_epoch
@@ -119,6 +134,9 @@ def make_app(open_site: Callable[[Context], OpenSite]) -> ClientApp:
             except FedscanError as error:
                 log.error("%s: %s", error.code, error)
                 return wire.error_reply(message, error.code)
+            except Exception:
+                log.exception("unexpected error")
+                return wire.error_reply(message, FedscanError.code)
 
         return answer
 
@@ -138,8 +156,7 @@ def _join(site: OpenSite, message: Message, study: Study, task: Task) -> Message
 
 def _train(site: OpenSite, message: Message, study: Study, task: Task) -> Message:
     started = time.monotonic()
-    net, loss, schema = site.workplace.take(study)
-    schema.load(wire.read_arrays(schema, message), net)
+    net, loss, schema = site.workplace.take(study, message)
     state = SiteState(site.home / "state" / task.run)
     state.clean(task.acknowledged, task.best if study.rounds.buffers == "local" else 0)
     kept = state.load(task.acknowledged)
@@ -171,8 +188,7 @@ def _evaluate(site: OpenSite, message: Message, study: Study, task: Task) -> Mes
     started = time.monotonic()
     if task.part == "train":
         raise WireError("a model is never evaluated on training cases")
-    net, _, schema = site.workplace.take(study)
-    schema.load(wire.read_arrays(schema, message), net)
+    net, _, _ = site.workplace.take(study, message)
     # The final test is made with the weights of the best round, and so with what the site kept of that one.
     counted = min(task.acknowledged, task.round)
     load_buffers(net, study, SiteState(site.home / "state" / task.run).load(counted))

@@ -25,14 +25,13 @@ class Span:
 def make_optimizer(net: nn.Module, settings: Training) -> torch.optim.Optimizer:
     """The study's optimiser over all parameters of `net`."""
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(net.parameters(), lr=settings.rate, weight_decay=settings.weight_decay, foreach=True)
+        return torch.optim.AdamW(net.parameters(), lr=settings.rate, weight_decay=settings.weight_decay)
     return torch.optim.SGD(
         net.parameters(),
         lr=settings.rate,
         momentum=settings.momentum,
         nesterov=settings.momentum > 0,
         weight_decay=settings.weight_decay,
-        foreach=True,
     )
 
 
@@ -81,7 +80,7 @@ def train(
     device = next(net.parameters()).device
     parameters = [p for p in net.parameters() if p.requires_grad]
     anchor = [p.detach().clone() for p in parameters] if terms.proximal else []
-    total = torch.zeros((), device=device, dtype=torch.float64)
+    total = 0.0
     net.train()
     for step, (image, label) in enumerate(batches, start=span.first):
         for group in optimizer.param_groups:
@@ -93,16 +92,16 @@ def train(
         loss.backward()
         if terms.proximal:
             _pull(parameters, anchor, terms.proximal)
-        norm = nn.utils.clip_grad_norm_(parameters, settings.clip or math.inf, foreach=True)
+        norm = nn.utils.clip_grad_norm_(parameters, settings.clip or math.inf)
         if not torch.isfinite(norm + loss.detach()):
             raise TrainingError(
                 f"step {step + 1}: loss {loss.item():g}, gradient norm {norm.item():g}. Lower training.rate, set "
                 "training.clip, or look for extreme intensities in the site's scans"
             )
         optimizer.step()
-        total += loss.detach()
+        total += loss.item()
         on_step()
-    return float(total) / max(1, span.count)
+    return total / max(1, span.count)
 
 
 @torch.no_grad()

@@ -141,9 +141,8 @@ def run(args: list[str] | None = None) -> int:
         show(error)
         return WRONG_USE if isinstance(error, StudyError) else FINDINGS
     except OSError as error:
-        if error.errno not in FULL:
-            raise
-        show(StorageError(f"{error.filename or 'a file'} could not be written: {error.strerror}. Make room and go on"))
+        remedy = "Make room and go on" if error.errno in FULL else "Check the path and its permissions"
+        show(StorageError(f"{error.filename or 'a file'} could not be used: {error.strerror}. {remedy}"))
         return FINDINGS
     except click.ClickException as error:
         error.show()

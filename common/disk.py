@@ -1,5 +1,6 @@
 """Files that are there whole or not at all, whatever moment a crash, a power cut or a full disk chooses."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,8 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(part, path)
         _sync_folder(path.parent)
     except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise not_written(path, error) from None
 
 

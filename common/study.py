@@ -26,6 +26,8 @@ from common.registry import Registry
 # Keys of a study file that only a simulation reads; they stand outside the digest.
 SIMULATION_KEYS = ("sites", "partition", "compare")
 
+# The three parts into which a site's patients are divided.
+Part = Literal["train", "validation", "test"]
 Name = Annotated[
     str,
     Field(
@@ -36,7 +38,7 @@ Name = Annotated[
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
-class Part(BaseModel):
+class Section(BaseModel):
     """Base of the study's sections: no unknown keys, nothing changes after validation, NaN refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -90,14 +92,14 @@ def _from(registry: Registry) -> AfterValidator:
     return AfterValidator(check)
 
 
-class ZScore(Part):
+class ZScore(Section):
     """Subtract the mean and divide by the standard deviation of the volume (of its non-zero voxels if `nonzero`)."""
 
     method: Literal["zscore"] = "zscore"
     nonzero: bool = False
 
 
-class Percentile(Part):
+class Percentile(Section):
     """Map the `low`th to the `high`th percentile of the volume to −1 … 1, values outside clipped."""
 
     method: Literal["percentile"] = "percentile"
@@ -111,7 +113,7 @@ class Percentile(Part):
         return self
 
 
-class Window(Part):
+class Window(Section):
     """Map `low` … `high` (CT: Hounsfield units) to −1 … 1, values outside clipped."""
 
     method: Literal["window"] = "window"
@@ -128,7 +130,7 @@ class Window(Part):
 Intensity = Annotated[ZScore | Percentile | Window, Field(discriminator="method")]
 
 
-class Plan(Part):
+class Plan(Section):
     """How every case becomes an array, fixed before round 1.
 
     Attributes:
@@ -144,7 +146,7 @@ class Plan(Part):
     intensity: Intensity | tuple[Intensity, ...] = ZScore()
 
 
-class Data(Part):
+class Data(Section):
     """What a case consists of, and what happens to a case that cannot be used.
 
     Attributes:
@@ -169,7 +171,7 @@ class Data(Part):
         return self
 
 
-class Training(Part):
+class Training(Section):
     """What a site does in one round.
 
     Attributes:
@@ -208,7 +210,7 @@ class Training(Part):
         return self
 
 
-class Rounds(Part):
+class Rounds(Section):
     """How the rounds run at the coordinator.
 
     Attributes:
@@ -226,18 +228,20 @@ class Rounds(Part):
     buffers: Literal["aggregate", "local"] = "aggregate"
 
 
-class Evaluation(Part):
+class Evaluation(Section):
     """Which patients are kept apart, and when the global model is validated.
 
     Attributes:
         validation: Share of a site's patients on which models are chosen.
         test: Share of a site's patients that is read once, at the end.
+        seed: Of the division; not the study's, so that repetitions with other seeds test on the same patients.
         every: Validate after every so many rounds (and after the last).
         overlap: Share by which sliding windows overlap.
     """
 
     validation: Fraction = 0.2
     test: Fraction = 0.2
+    seed: int = Field(1, ge=0, lt=2**31)
     every: int = Field(1, ge=1)
     overlap: float = Field(0.5, ge=0, lt=1)
 
@@ -248,7 +252,7 @@ class Evaluation(Part):
         return self
 
 
-class Study(Part):
+class Study(Section):
     """One study, complete: every default is filled in, so that equal studies have equal digests."""
 
     name: Name

@@ -21,7 +21,7 @@ def check_study(path: Path) -> tuple[Study, list[str]]:
     """
     document = Document.read(path)
     study = study_of(document)
-    _fits(document, study)
+    fits(document, study)
     places = [*_remarks(study), *((key, _OUTSIDE) for key in SIMULATION_KEYS if key in document.data)]
     return study, [str(document.error(tuple(key.split(".")), text)) for key, text in places]
 
@@ -29,8 +29,8 @@ def check_study(path: Path) -> tuple[Study, list[str]]:
 _OUTSIDE = "for simulations only: outside the digest, and checked by `fedscan simulate`"
 
 
-def _fits(document: Document, study: Study) -> None:
-    """One training step on shapes alone."""
+def fits(document: Document, study: Study) -> None:
+    """Try one training step on shapes alone; raises StudyError when net, patch and loss do not fit each other."""
     import torch
 
     from common.losses import build_loss

@@ -21,12 +21,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from common import errors
 from common.errors import FedscanError, StudyError, WireError
 from common.nets import build_net
-from common.study import AT_SITE, Study
+from common.study import AT_SITE, Part, Study
 
 ARRAYS, METRICS, TASK = "arrays", "metrics", "task"
 STYPE = "fedscan.flat"  # little-endian values, no header
 Flat = dict[str, NDArray[Any]]
-Part = Literal["train", "validation", "test"]
 
 _DTYPES = {torch.float32: "float32", torch.int64: "int64"}
 # A site tells why it has no reply by one of these words, never by a message of its own.

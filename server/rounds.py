@@ -11,19 +11,22 @@ from pathlib import Path
 import torch
 from flwr.app import Message
 from flwr.serverapp import Grid
+from pydantic import TypeAdapter, ValidationError
 
 from common import wire
 from common.errors import RoundError, WireError
 from common.names import STRATEGIES
 from common.nets import build_net
 from common.seeds import derive
-from common.study import Study
-from common.wire import Flat, Part, Schema, Task
+from common.study import Name, Part, Study
+from common.wire import Flat, Schema, Task
 from server.checkpoint import Checkpoints, State
 from server.events import Event, Events, read_events
 from server.exchange import exchange
 from server.spool import Reply, Spool
 from server.strategies.fedavg import FedAvg
+
+MOST = 1e9  # of anything that a site counts
 
 
 @dataclass(frozen=True)
@@ -40,17 +43,24 @@ class Member:
 
 
 def join(grid: Grid, study: Study, deadline: float | None = None) -> dict[str, Member]:
-    """Ask every node who it is and how many cases it has; a node that cannot say is left out."""
+    """Ask every node who it is and how many cases it has; a node that cannot say is left out.
+
+    Raises:
+        RoundError: Two nodes say that they are the same site.
+    """
     task = Task(run="join", round=0, kind="join")
     messages = {str(n): wire.instruction(n, study, task, None, deadline) for n in grid.get_node_ids()}
     members: dict[str, Member] = {}
 
     def take(node: str, reply: Message) -> None:
         try:
-            counts = wire.read_metrics(reply, wire.JOIN_METRIC_KEYS, {})
-            name = str(reply.content[wire.TASK]["site"])
-        except (WireError, KeyError):
+            counts = wire.read_metrics(reply, wire.JOIN_METRIC_KEYS, dict.fromkeys(wire.JOIN_METRIC_KEYS, MOST))
+            # The name becomes a file's name.
+            name = TypeAdapter(Name).validate_python(reply.content.config_records[wire.TASK]["site"])
+        except (WireError, KeyError, ValidationError):
             return
+        if name in members:
+            raise RoundError(f"two nodes say that they are the site {name}; every site needs a name of its own")
         members[name] = Member(name, int(node), **{k: int(v) for k, v in counts.items()})
 
     exchange(grid, messages, take, deadline)
@@ -66,6 +76,7 @@ class Run:
         folder: The run's folder; a run that is there already is gone on with.
         train: The sites that train, in the order in which their replies are folded.
         test: The sites on which the best model is tested at the end.
+        validate: The sites by whose mean the best round is chosen; those that train if none.
         listener: Told of each event as it happens.
     """
 
@@ -76,6 +87,7 @@ class Run:
         folder: Path,
         train: Sequence[Member],
         test: Sequence[Member],
+        validate: Sequence[Member] | None = None,
         listener: Callable[[Event], None] | None = None,
     ) -> None:
         self.study = study
@@ -83,6 +95,7 @@ class Run:
         self._grid = grid
         self._train = {m.name: m for m in train}
         self._test = {m.name: m for m in test}
+        self._validate_on = {m.name: m for m in (train if validate is None else validate)}
         self._schema = Schema.of(study)
         self._strategy: FedAvg = STRATEGIES.get(study.strategy.name)(**study.strategy.options)
         self._checkpoints = Checkpoints(folder / "checkpoints", study.digest(), self._schema)
@@ -144,9 +157,11 @@ class Run:
         replies = self._spool.replies(number, tuple(self._train))
         needed = math.ceil(self.study.rounds.quorum * len(self._train) - 1e-9)
         if len(replies) < needed:
+            self._events.append("stopped", round=number, replies=len(replies), needed=needed)
             raise RoundError(
-                f"round {number}: {len(replies)} of {len(self._train)} sites sent a usable update, {needed} are needed "
-                "(rounds.quorum); the events file says why each failed; the same command with --resume goes on here"
+                f"{self.folder.name}, round {number}: {len(replies)} of {len(self._train)} sites sent a usable update, "
+                f"{needed} are needed (rounds.quorum); {self._events.path} says why each failed; the same command with "
+                "--resume goes on here"
             )
         flat = self._strategy.fold(self._schema, replies, self._weights(replies))
         state.round = number
@@ -165,9 +180,10 @@ class Run:
             # Spooled by a process that was killed; the event may not have been written, and `resumed` undid it anyway.
             there.add(reply.site)
             self._trained(number, reply.site, reply.metrics)
-        limits = {"num-examples": 1e9, "steps": 1e9, "seconds": 1e9}
 
         def take(site: str, reply: Message) -> None:
+            # No site may claim more cases than it joined with, and so a larger say.
+            limits = {"num-examples": self._train[site].train, "steps": self._train[site].steps, "seconds": MOST}
             metrics = wire.read_metrics(reply, wire.train_metric_keys(), limits)
             if metrics["num-examples"] < 1:
                 raise WireError("the update was computed on no case")
@@ -187,9 +203,13 @@ class Run:
         self._events.append("trained", round=number, site=site, bytes=self._schema.nbytes, **metrics)
 
     def _validate(self, state: State, flat: Flat) -> float | None:
-        """The mean validation Dice over the training sites; None when no site could say."""
-        scores = self._evaluate(flat, self._train, state.round, "validation", state)
-        return sum(scores) / len(scores) if scores else None
+        """The mean validation Dice over the sites; None unless all that have validation cases could say.
+
+        A mean over fewer sites is no measure: without its hardest site every round looks better.
+        """
+        scores = self._evaluate(flat, self._validate_on, state.round, "validation", state)
+        asked = sum(m.validation > 0 for m in self._validate_on.values())
+        return sum(scores) / asked if asked and len(scores) == asked else None
 
     def _final_test(self, state: State) -> None:
         chosen = state.best_round or state.round
@@ -202,7 +222,8 @@ class Run:
         scores: dict[str, float] = {}
 
         def take(site: str, reply: Message) -> None:
-            metrics = wire.read_metrics(reply, self._metric_keys, {"num-examples": 1e9, "dice": 1.0, "seconds": 1e9})
+            limits = {k: 1.0 if k.startswith("dice") else MOST for k in self._metric_keys}
+            metrics = wire.read_metrics(reply, self._metric_keys, limits)
             if metrics["num-examples"] > 0:
                 scores[site] = metrics["dice"]
             self._events.append("evaluated", round=number, part=part, site=site, **metrics)

@@ -29,6 +29,11 @@ class Arm:
     trained_on: str = "all"
 
     @property
+    def federated(self) -> bool:
+        """Whether it is one of the compared strategies rather than a baseline."""
+        return self.trained_on == "all" and self.train != (POOLED,)
+
+    @property
     def run(self) -> str:
         """Name of the run and of its folder."""
         return self.method if self.trained_on == "all" else f"{self.method}-{self.trained_on}"

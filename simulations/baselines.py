@@ -1,6 +1,7 @@
 """The consensus of the local models: what the sites could have without any federation, by exchanging models once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from torch import nn
@@ -15,8 +16,16 @@ from common.nets import build_net
 from common.study import Study
 from common.wire import Schema
 from server.checkpoint import Checkpoints
+from server.events import read_events
 from simulations.arms import Arm
 from simulations.sites import Field
+
+Progress = Callable[[str, int, int], None]  # site, cases done, cases in all
+
+
+def is_finished(run: Path) -> bool:
+    """Whether the run went to its end."""
+    return [e["event"] for e in read_events(run / "events.jsonl")[-1:]] == ["finished"]
 
 
 def best_model(study: Study, run: Path, home: Path | None = None) -> nn.Module:
@@ -34,15 +43,18 @@ def best_model(study: Study, run: Path, home: Path | None = None) -> nn.Module:
     return net.eval()
 
 
-def consensus(study: Study, field: Field, local: Sequence[Arm], folder: Path) -> None:
-    """Average the local models' probabilities on every test case; per-case results go to the sites' homes."""
+def consensus(study: Study, field: Field, local: Sequence[Arm], folder: Path, progress: Progress) -> None:
+    """Average the local models' probabilities on every test case; per-case results go to the sites' homes.
+
+    A local model that could not be trained takes no part.
+    """
     pending = [s for s in field.open()[:-1] if not consensus_results(s.home).exists()]
-    if not pending:
-        return
-    nets = [best_model(arm.study, folder / "runs" / arm.run) for arm in local]
-    for site in pending:
+    runs = [(arm, folder / "runs" / arm.run) for arm in local]
+    nets = [best_model(arm.study, run) for arm, run in runs if is_finished(run)] if pending else []
+    for site in pending if nets else ():
         models = [net.to(site.workplace.device) for net in nets]
-        results = evaluate(models, site.data(study).test, study, site.workplace.device)
+        told = partial(progress, site.config.name)
+        results = evaluate(models, site.data(study).test, study, site.workplace.device, told)
         write_results(consensus_results(site.home), study, results)
 
 

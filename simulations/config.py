@@ -12,7 +12,7 @@ from common.documents import Document, Location
 from common.errors import StudyError
 from common.names import STRATEGIES
 from common.registry import did_you_mean
-from common.study import Choice, Part, Study
+from common.study import Choice, Section, Study
 from simulations.anatomy import ORGANS
 from simulations.arms import POOLED
 from simulations.partition import Partition, site_name, sites_by_column, sites_by_split
@@ -26,7 +26,7 @@ def _checked(choice: Choice) -> Choice:
     return choice.model_copy(update={"options": STRATEGIES.check(choice.name, choice.options)})
 
 
-class Compared(Part):
+class Compared(Section):
     """The section `compare:`: strategies beside the study's own."""
 
     compare: tuple[Annotated[Choice, AfterValidator(_checked)], ...] = Field(
@@ -34,7 +34,7 @@ class Compared(Part):
     )
 
 
-class Phantoms(Part):
+class Phantoms(Section):
     """`sites: {make: phantom, ...}`: hospitals made up on the spot.
 
     Attributes:
@@ -47,7 +47,7 @@ class Phantoms(Part):
 
     make: Literal["phantom"]
     number: int = Field(4, ge=1, le=100)
-    cases: int = Field(16, ge=3, le=10_000)
+    cases: int = Field(20, ge=3, le=10_000)
     difference: float = Field(1.0, ge=0, le=2)
     seed: int = Field(1, ge=0, lt=2**31)
 
@@ -76,7 +76,7 @@ def simulated_sites(document: Document, study: Study, data: Path | None, work: P
         what = "has both sites: and partition:; keep one" if given else (
             "does not say where the scans are: add sites: (a name and a folder for each), or partition: (one data "
             "set to split)")  # fmt: skip
-        raise StudyError(f"{_at(document, tuple(given[:1]))}: the study {what}")
+        raise document.error(tuple(given[:1]), f"the study {what}")
     section = document.data[given[0]]
     find = _Finder(document, data)
     if given == ["partition"]:
@@ -89,9 +89,16 @@ def simulated_sites(document: Document, study: Study, data: Path | None, work: P
         sites = _listed(document, section, find)
     for site in sites:
         if site.name in RESERVED:
-            raise StudyError(f"{_at(document, (given[0], site.name))}: a site may not be called '{site.name}'")
+            raise document.error((given[0], site.name), f"a site may not be called '{site.name}'")
     if not any(site.use == "train" for site in sites):
-        raise StudyError(f"{_at(document, (given[0],))}: no site is left to train on")
+        raise document.error((given[0],), "no site is left to train on")
+    for site in sites:
+        if site.use == "test" and study.rounds.buffers == "local":
+            raise document.error(
+                (given[0],),
+                f"site {site.name} is for the test only, but rounds.buffers: local keeps batch statistics at each site "
+                "that trains, and it would have none; use aggregate, or leave the site out",
+            )
     return sites
 
 
@@ -116,20 +123,20 @@ class _Finder:
         tried = "; ".join(
             f"{name}: {'not given' if folder is None else (folder / path)}" for name, folder in self._places
         )
-        raise StudyError(f"{_at(self._document, key)}: '{path}' was not found. Tried {tried}")
+        raise self._document.error(key, f"'{path}' was not found. Tried {tried}")
 
 
 def _listed(document: Document, section: Any, find: _Finder) -> list[SiteConfig]:
     if not isinstance(section, dict) or not section:
-        raise StudyError(f"{_at(document, ('sites',))}: give a name and settings for each site "
+        raise document.error(('sites',), "give a name and settings for each site "
                          "(name: {data: folder}), or a folder that has one sub-folder per site")  # fmt: skip
     sites = []
     for name, settings in section.items():
         place = ("sites", name)
         if not isinstance(settings, dict):
-            raise StudyError(f"{_at(document, place)}: give the site's settings, e.g. data: folder")
+            raise document.error(place, "give the site's settings, e.g. data: folder")
         if "name" in settings:
-            raise StudyError(f"{_at(document, (*place, 'name'))}: a site's name is its key here; leave this out")
+            raise document.error((*place, "name"), "a site's name is its key here; leave this out")
         site = document.validate(SiteConfig, {"name": name, **settings}, root=place)
         sites.append(site.model_copy(update={"data": find(site.data, (*place, "data"))}))
     return sites
@@ -138,10 +145,10 @@ def _listed(document: Document, section: Any, find: _Finder) -> list[SiteConfig]
 def _of_folder(document: Document, folder: Path) -> list[SiteConfig]:
     """One site per sub-folder; a `site.yaml` in it says what is special about the site."""
     if not folder.is_dir():
-        raise StudyError(f"{_at(document, ('sites',))}: {folder} is not a folder with one sub-folder per site")
+        raise document.error(("sites",), f"{folder} is not a folder with one sub-folder per site")
     homes = sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
     if not homes:
-        raise StudyError(f"{_at(document, ('sites',))}: {folder} has no sub-folders; each would be a site")
+        raise document.error(("sites",), f"{folder} has no sub-folders; each would be a site")
     sites = [_of_home(home) for home in homes]
     names = [site.name for site in sites]
     for name in names:
@@ -163,7 +170,7 @@ def _phantoms(document: Document, study: Study, section: Mapping[str, Any], work
     wanted = document.validate(Phantoms, section, root=("sites",))
     strange = [label for label in study.data.labels if label not in ORGANS]
     if strange or len(study.data.channels) != 1:
-        raise StudyError(f"{_at(document, ('data',))}: phantoms have one channel and the labels "
+        raise document.error(('data',), f"phantoms have one channel and the labels "
                          f"{', '.join(ORGANS)}; change data: accordingly")  # fmt: skip
     settings = (f"{study.data.dimensions}d", f"{wanted.number}x{wanted.cases}",
                 f"difference-{wanted.difference:g}", f"seed-{wanted.seed}")  # fmt: skip
@@ -188,16 +195,10 @@ def _partitioned(document: Document, study: Study, section: Any, find: _Finder, 
         else:
             sites = sites_by_split(partition, data, study, work / "partition")
     except StudyError as error:
-        raise StudyError(f"{_at(document, ('partition', 'by'))}: {error}") from None
+        raise document.error(("partition", "by"), str(error)) from None
     names = [site.name for site in sites]
     for index, name in enumerate(partition.test_only):
         if name not in names:
-            raise StudyError(f"{_at(document, ('partition', 'test_only', index))}: there is no site '{name}'."
-                             f"{did_you_mean(name, names)} Sites: {', '.join(names)}")  # fmt: skip
+            hint = f"{did_you_mean(name, names)} Sites: {', '.join(names)}"
+            raise document.error(("partition", "test_only", index), f"there is no site '{name}'.{hint}")
     return sites
-
-
-def _at(document: Document, location: Location) -> str:
-    """`file:line: key` of `location`, as all errors of a study file begin."""
-    key = ".".join(map(str, location)) or "(whole file)"
-    return f"{document.path}:{document.line(location)}: {key}"

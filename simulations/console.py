@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from common.documents import Document
 from common.errors import StudyError
 from common.study import study_of
+from common.study_check import fits
 from server.events import Event
 from server.report.terminal import print_summary
 from simulations.arms import Arm
@@ -42,6 +43,10 @@ class Bars(Watcher):
         if self._task is not None:
             self.progress.advance(self._task, steps)
 
+    def note(self, text: str) -> None:
+        """A line."""
+        self._console.print(f"[yellow]note:[/yellow] {text}")
+
     def event(self, arm: Arm, event: Event) -> None:
         """Validation beside the bar; failures and ends as lines."""
         if self._task is None:
@@ -60,6 +65,7 @@ def run(study: Path | None, data: Path | None, out: Path, engine: Engine, seeds:
     console = Console()
     document = Document.read(study or DEMO)
     parsed = study_of(document)
+    fits(document, parsed)
     folder = _folder(out, f"{parsed.name}-{parsed.digest()[:8]}", resume)
     sites = simulated_sites(document, parsed, data, folder)
     simulation = Simulation(

@@ -10,7 +10,7 @@ import numpy as np
 from client.data.cache import load_image, load_meta, load_truth
 from client.data.preprocess import restore
 from client.inference import segment
-from server.report.verdict import chosen
+from server.report.verdict import choose
 from simulations.arms import arms, keyed
 from simulations.baselines import best_model
 from simulations.pictures import overlay
@@ -20,18 +20,28 @@ Row = dict[str, Any]
 
 
 def paint(simulation: Simulation, cases: list[Row], costs: list[Row]) -> Iterator[Row]:
-    """Write the pictures of the first seed under `pictures/` and describe each for the report."""
-    study, folder = simulation.seeded()[0]
+    """Write the pictures of one seed under `pictures/` and describe each for the report.
+
+    It is the first seed that has test cases of the method that stands for federation; without any, nothing is drawn.
+    """
+    strategies = keyed(simulation.compare)
+    own = next((key for key, choice in strategies.items() if choice == simulation.study.strategy), None)
+    choice = choose(costs, list(strategies), own)
+    mine = [c for c in cases if choice and c["method"] == choice.method and _score(c) >= 0]
+    if choice is None or not mine:
+        return
+    method, seed = choice.method, min(c["seed"] for c in mine)
+    study, folder = next((s, f) for s, f in simulation.seeded() if s.seed == seed)
     field = simulation.field(folder)
-    mine = [c for c in cases if c["seed"] == study.seed and _score(c) >= 0]
-    method = chosen(costs, list(keyed(simulation.compare)))
     arm = next(a for a in arms(study, simulation.compare, field.training) if a.method == method)
     for site in field.open()[:-1]:
+        rows = sorted((c for c in mine if (c["seed"], c["site"]) == (seed, site.config.name)), key=_score)
+        if not rows:
+            continue
         net = best_model(arm.study, folder / "runs" / arm.run, site.home).to(site.workplace.device)
         found = {c.id: c for c in site.data(study).test}
-        rows = sorted((c for c in mine if c["method"] == method and c["site"] == site.config.name), key=_score)
         ranks = {"worst": 0, "median": len(rows) // 2, "best": len(rows) - 1} if len(rows) >= 3 else {"median": 0}
-        for rank, place in ranks.items() if rows else ():
+        for rank, place in ranks.items():
             case, row = found[rows[place]["case"]], rows[place]
             prediction = segment([net], case, arm.study, site.workplace.device)
             meta = load_meta(case)

@@ -5,6 +5,7 @@ sites up: at random, at random with unequal sizes, or skewed by what the labels 
 """
 
 import csv
+import logging
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from scipy.stats import rankdata
 
-from client.data.catalogue import find_cases
+from client.data.catalogue import find_cases, left_out
 from client.data.labels import label_map
 from client.data.readers import read
 from client.data.tables import NAMES, patient_of, read_rows, table_in
@@ -25,14 +26,16 @@ from client.site import LabelRule, SiteConfig
 from common.errors import StudyError
 from common.registry import did_you_mean
 from common.seeds import generator
-from common.study import Name, Part, Study
+from common.study import Name, Section, Study
+
+_log = logging.getLogger(__name__)
 
 Share = Annotated[float, Field(gt=0)]
 Groups = dict[str, list[Case]]
 Content = Mapping[str, NDArray[np.float64]]
 
 
-class By(Part):
+class By(Section):
     """What makes the sites; exactly one of `column`, `sizes`, `dirichlet` with `sites`, or `sites` alone.
 
     Attributes:
@@ -58,7 +61,7 @@ class By(Part):
         return self
 
 
-class Partition(Part):
+class Partition(Section):
     """The section `partition:` of a study file.
 
     Attributes:
@@ -126,7 +129,10 @@ def sites_by_split(partition: Partition, data: Path, study: Study, folder: Path)
         DataError: No cases were found, or (for `dirichlet`) a label map cannot be read.
     """
     whole = SiteConfig(name="whole", data=data, layout=partition.layout, labels=partition.labels)
-    cases = find_cases(whole, len(study.data.channels))
+    cases = find_cases(whole, len(study.data.channels), study.data.channels)
+    # The sites' own tables list what was found, so that only here it can be said what was not.
+    for finding in left_out(whole):
+        _log.warning("%s. %s", finding.what, finding.remedy)
     rng = generator(partition.seed, "partition")
     by = partition.by
     if by.sizes is not None:

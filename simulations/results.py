@@ -3,17 +3,18 @@
 import importlib.metadata
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from client.results import read_results
+from common.nets.describe import net_size
 from common.study import Study
 from common.wire import Schema
 from server.events import Event, read_events
-from simulations.arms import Arm, arms, methods
+from simulations.arms import Arm, arms, keyed, methods
 from simulations.baselines import consensus_results
 from simulations.gallery import paint
 from simulations.simulation import Simulation
@@ -21,6 +22,7 @@ from simulations.sites import pick_device
 
 FORMAT = 1
 RESULTS = "results.json"
+Row = dict[str, Any]
 
 
 def is_finished(simulation: Simulation) -> bool:
@@ -36,30 +38,19 @@ def is_finished(simulation: Simulation) -> bool:
     }
 
 
-def collect(simulation: Simulation) -> dict[str, Any]:
-    """Everything the report needs, from the runs' events and the sites' per-case results."""
-    cases: list[dict[str, Any]] = []
-    curves: list[dict[str, Any]] = []
-    costs: list[dict[str, Any]] = []
+def collect(simulation: Simulation) -> Row:
+    """Everything the report needs, from the runs' events and the sites' per-case results.
+
+    A run that did not end has no rows but an entry under `failures`, and so has a site's final test that is not there.
+    """
+    sites = _sites(simulation)
+    rows: dict[str, list[Row]] = {k: [] for k in ("cases", "curves", "costs", "failures")}
     started: list[str] = []
     for study, folder in simulation.seeded():
-        field = simulation.field(folder)
-        for arm in arms(study, simulation.compare, field.training):
-            events = read_events(folder / "runs" / arm.run / "events.jsonl")
-            started.append(events[0]["time"])
-            chosen = events[-1]["best_round"] or events[-1]["round"]
-            cost = _cost(arm, events)
-            costs.append({"seed": study.seed, **cost})
-            curves += [{"seed": study.seed, **row} for row in _curve(arm, events)]
-            for config in field.configs:
-                path = field.homes / config.name / "results" / arm.run / f"round-{chosen:05d}-test.json"
-                cases += _rows(study.seed, arm.method, arm.trained_on, config.name, path)
-        for config in field.configs:
-            path = consensus_results(field.homes / config.name)
-            cases += _rows(study.seed, "consensus", "all", config.name, path)
+        started += _collect_seed(simulation, study, folder, sites, rows)
     return {
         "format": FORMAT,
-        "study": _study(simulation.study),
+        "study": _study(simulation),
         "versions": {p: importlib.metadata.version(p) for p in ("fedscan", "flwr", "torch", "monai")}
         | {"python": platform.python_version()},
         "engine": simulation.engine,
@@ -67,13 +58,57 @@ def collect(simulation: Simulation) -> dict[str, Any]:
         "started": min(started),
         "seeds": _seeds(simulation),
         "labels": list(simulation.study.data.labels),
-        "sites": _sites(simulation),
+        "sites": sites,
         "methods": _methods(simulation),
-        "cases": cases,
-        "curves": curves,
-        "costs": costs,
-        "pictures": list(paint(simulation, cases, costs)),
+        **rows,
+        "pictures": list(paint(simulation, rows["cases"], rows["costs"])),
     }
+
+
+def _collect_seed(
+    simulation: Simulation, study: Study, folder: Path, sites: list[Row], rows: dict[str, list[Row]]
+) -> list[str]:
+    """Add one seed's rows; returns when its runs started."""
+    field = simulation.field(folder)
+    tested = [s["name"] for s in sites if s["test"]]
+    local, lost, started = [], [], []
+    plan = arms(study, simulation.compare, field.training)
+    for arm in plan:
+        seed = {"seed": study.seed, "method": arm.method, "trained_on": arm.trained_on}
+        events = read_events(folder / "runs" / arm.run / "events.jsonl")
+        started += [e["time"] for e in events[:1]]
+        if not events or events[-1]["event"] != "finished":
+            why = [e["why"] for e in events if "why" in e]
+            rows["failures"].append({**seed, "why": why[-1] if why else "it did not end"})
+            lost += [arm.trained_on] if arm.method == "local" else []
+            continue
+        cost = {**seed, **run_cost(arm, events, [c.name for c in field.configs])}
+        local += [cost] if arm.method == "local" else []
+        rows["costs"].append(cost)
+        rows["curves"] += [{**seed, **row} for row in _curve(arm, events)]
+        chosen = events[-1]["best_round"] or events[-1]["round"]
+        for site in tested:
+            found = read_results(field.homes / site / "results" / arm.run / f"round-{chosen:05d}-test.json")
+            rows["cases"] += [{**seed, "site": site, **row} for row in found]
+            if not found:
+                rows["failures"].append({**seed, "site": site, "why": _why_untested(events, site)})
+    seed = {"seed": study.seed, "method": "consensus", "trained_on": "all"}
+    for site in tested:
+        found = read_results(consensus_results(field.homes / site))
+        rows["cases"] += [{**seed, "site": site, **row} for row in found]
+    if lost:
+        rows["failures"].append({**seed, "why": f"there is no local model of {', '.join(lost)}"})
+    if local and any(c["seed"] == study.seed and c["method"] == "consensus" for c in rows["cases"]):
+        nbytes = Schema.of(next(a.study for a in plan if a.method == "local")).nbytes
+        rows["costs"].append({**seed, **consensus_cost(local, nbytes)})
+    return started
+
+
+def _why_untested(events: list[Event], site: str) -> str:
+    """What the final test, which follows the last checkpoint, says about `site`."""
+    last = max((i for i, e in enumerate(events) if e["event"] == "checkpoint"), default=0)
+    why = [e["why"] for e in events[last:] if e["event"] == "failed" and e["site"] == site]
+    return why[-1] if why else "its results are not there"
 
 
 def _seeds(simulation: Simulation) -> list[int]:
@@ -84,12 +119,7 @@ def _methods(simulation: Simulation) -> list[dict[str, str]]:
     return [{"key": m.key, "title": m.title, "kind": m.kind} for m in methods(simulation.compare)]
 
 
-def _rows(seed: int, method: str, trained_on: str, site: str, path: Path) -> Iterator[dict[str, Any]]:
-    for row in read_results(path):
-        yield {"seed": seed, "method": method, "trained_on": trained_on, "site": site, **row}
-
-
-def _curve(arm: Arm, events: list[Event]) -> Iterator[dict[str, Any]]:
+def _curve(arm: Arm, events: list[Event]) -> Iterator[Row]:
     updates = 0.0
     for number in range(1, arm.study.rounds.number + 1):
         here = [e for e in events if e.get("round") == number]
@@ -98,41 +128,59 @@ def _curve(arm: Arm, events: list[Event]) -> Iterator[dict[str, Any]]:
             continue
         updates += max(e["steps"] for e in trained)
         yield {
-            "method": arm.method, "trained_on": arm.trained_on, "round": number, "updates": int(updates),
+            "round": number, "updates": int(updates),
             "loss": {e["site"]: e["loss"] for e in trained},
             "validation": {e["site"]: e["dice"] for e in here
                            if e["event"] == "evaluated" and e["part"] == "validation" and e["num-examples"] > 0},
         }  # fmt: skip
 
 
-def _cost(arm: Arm, events: list[Event]) -> dict[str, Any]:
+def run_cost(arm: Arm, events: list[Event], sites: Sequence[str]) -> Row:
+    """What a finished run took.
+
+    Bytes are those between sites and coordinator: an update per training, up, and the weights per training and
+    evaluation, down. Local and pooled training send nothing: their one site has the data and the net.
+
+    Args:
+        sites: Roster order, in which the validation Dice of the best round is averaged.
+    """
     trained = [e for e in events if e["event"] == "trained"]
     evaluated = [e for e in events if e["event"] == "evaluated"]
-    size = trained[0]["bytes"] if trained else 0
+    size = trained[0]["bytes"] if trained and arm.federated else 0
+    best = events[-1]["best_round"] or None
+    dice = {e["site"]: e["dice"] for e in evaluated
+            if e["part"] == "validation" and e["num-examples"] > 0 and e["round"] == best}  # fmt: skip
+    ordered = [dice[s] for s in sorted(dice, key=lambda s: sites.index(s) if s in sites else len(sites))]
     return {
-        "method": arm.method, "trained_on": arm.trained_on, "seconds": events[-1].get("seconds", 0.0),
-        "updates": int(sum(e["steps"] for e in trained)),
-        "bytes_up": sum(e["bytes"] for e in trained), "bytes_down": size * (len(trained) + len(evaluated)),
-        "best_round": events[-1]["best_round"],
-        "validation": _mean([e["dice"] for e in evaluated if e["part"] == "validation" and e["num-examples"] > 0
-                             and e["round"] == events[-1]["best_round"]]),
+        "seconds": events[-1].get("seconds", 0.0), "updates": int(sum(e["steps"] for e in trained)),
+        "bytes_up": size * len(trained), "bytes_down": size * (len(trained) + len(evaluated)), "best_round": best,
+        "validation": sum(ordered) / len(ordered) if ordered else None,
     }  # fmt: skip
 
 
-def _mean(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+def consensus_cost(local: Sequence[Row], nbytes: int) -> Row:
+    """What the K local models cost together, each sent up once and from there down to the K − 1 other sites."""
+    k = len(local)
+    return {
+        "seconds": sum(c["seconds"] for c in local), "updates": sum(c["updates"] for c in local),
+        "bytes_up": k * nbytes, "bytes_down": k * (k - 1) * nbytes, "best_round": None, "validation": None,
+    }  # fmt: skip
 
 
-def _study(study: Study) -> dict[str, Any]:
-    schema = Schema.of(study)
+def _study(simulation: Simulation) -> Row:
+    """The study; `method` is the key of its own strategy among the compared ones."""
+    study = simulation.study
+    own = [key for key, choice in keyed(simulation.compare).items() if choice == study.strategy]
     return {
         "name": study.name, "description": study.description, "digest": study.digest(),
         "yaml": yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
-        "net": {"name": study.net.name, "parameters": sum(schema.sizes.values()), "bytes_fp32": schema.nbytes},
+        "net": {"name": study.net.name, "parameters": net_size(study).parameters,
+                "bytes_fp32": Schema.of(study).nbytes},
+        "method": own[0] if own else None,
     }  # fmt: skip
 
 
-def _sites(simulation: Simulation) -> list[dict[str, Any]]:
+def _sites(simulation: Simulation) -> list[Row]:
     study, folder = simulation.seeded()[0]
     rows = []
     for site in simulation.field(folder).open()[:-1]:

@@ -11,8 +11,10 @@ from pathlib import Path
 from flwr.serverapp import Grid
 
 from client.app import make_app
+from client.data.overlap import duplicates_between
+from client.data.volume import SiteData
 from common.disk import write_whole
-from common.errors import DataError, StudyError
+from common.errors import DataError, RoundError
 from common.study import Study
 from server.events import Event
 from server.report.html import write_report
@@ -34,6 +36,9 @@ class Watcher:
     def step(self, steps: int = 1) -> None:
         """So many steps of it are done."""
 
+    def note(self, text: str) -> None:
+        """Something that the user should know, and that stops nothing."""
+
     def event(self, arm: Arm, event: Event) -> None:
         """A run reported an event."""
 
@@ -46,11 +51,6 @@ def simulate(simulation: Simulation, watcher: Watcher) -> Path:
         StudyError: The sites do not fit the study, are not those that the simulation began with, or it is running.
         RoundError: A round missed its quorum.
     """
-    names = [c.name for c in simulation.sites]
-    if POOLED in names:
-        raise StudyError(f"a site may not be called '{POOLED}': the pooled baseline has that name")
-    if sum(c.use == "train" for c in simulation.sites) < 1:
-        raise StudyError("no site trains: at least one must have use: train")
     simulation.out.mkdir(parents=True, exist_ok=True)
     with alone(simulation.out):
         return _simulate(simulation, watcher)
@@ -66,7 +66,8 @@ def _simulate(simulation: Simulation, watcher: Watcher) -> Path:
             field = simulation.field(folder)
             plan = arms(study, simulation.compare, field.training)
             _run_arms(simulation, study, folder, plan, watcher)
-            consensus(study, field, [a for a in plan if a.method == "local"], folder)
+            local = [a for a in plan if a.method == "local"]
+            consensus(study, field, local, folder, partial(_tell, watcher, f"seed {study.seed}: consensus at"))
         results = collect(simulation) | {"seconds": before + time.monotonic() - clock}
         text = json.dumps(results, indent=1, allow_nan=False)
         write_whole(simulation.out / RESULTS, lambda part: part.write_text(text, encoding="utf-8"))
@@ -76,14 +77,19 @@ def _simulate(simulation: Simulation, watcher: Watcher) -> Path:
 def _prepare(simulation: Simulation, study: Study, folder: Path, watcher: Watcher) -> None:
     """Fill the cache before any engine starts, so that a bad site stops the simulation at once."""
     field = simulation.field(folder)
-    watcher.phase(f"seed {study.seed}: preparing {len(field.configs)} sites", len(field.configs))
-    problems, data = [], {}
-    for site in field.open()[:-1]:
+    problems: list[str] = []
+    data: dict[str, SiteData] = {}
+    for site in field.open(on_case=partial(_tell, watcher, f"seed {study.seed}: preparing"))[:-1]:
         try:
             data[site.config.name] = site.data(study)
         except DataError as error:
-            problems.append(f"site {site.config.name}: {error}")
-        watcher.step()
+            problems.append(str(error))
+    for finding in duplicates_between(data):
+        text = f"{finding.what}. {finding.remedy}"
+        if finding.severity == "error":
+            problems.append(text)
+        else:
+            watcher.note(text)
     if problems:
         raise DataError("\n".join(problems))
     same_cases(folder / "cases.json", data)
@@ -106,10 +112,19 @@ def _run_arms(simulation: Simulation, study: Study, folder: Path, plan: Sequence
         if missing:
             raise DataError(f"these sites did not answer: {', '.join(sorted(missing))}")
         test = [members[c.name] for c in field.configs]
+        real = [members[name] for name in field.training]
         for arm in plan:
             train = [members[name] for name in arm.train]
             watcher.phase(f"seed {study.seed}: {arm.run}", _updates(arm, train))
-            Run(grid, arm.study, folder / "runs" / arm.run, train, test, partial(tell, arm, train)).start()
+            # Pooled models are chosen by what federated ones are chosen by: the mean over the real sites.
+            validate = real if arm.train == (POOLED,) else train
+            run = Run(grid, arm.study, folder / "runs" / arm.run, train, test, validate, partial(tell, arm, train))
+            try:
+                run.start()
+            except RoundError:
+                # A baseline that diverged is a gap in the report; its event says why.
+                if arm.federated:
+                    raise
 
     if simulation.engine == "ray":
         from simulations.ray_engine import run_on_ray
@@ -119,6 +134,13 @@ def _run_arms(simulation: Simulation, study: Study, folder: Path, plan: Sequence
         sites = field.open(watcher.step)
         app = make_app(lambda context: sites[int(context.node_config["partition-id"])])
         work(InlineGrid(app, len(sites)))
+
+
+def _tell(watcher: Watcher, what: str, site: str, done: int, total: int) -> None:
+    """Progress through the cases of one site."""
+    if done == 1:
+        watcher.phase(f"{what} {site}", total)
+    watcher.step()
 
 
 def _updates(arm: Arm, train: Sequence[Member]) -> int:

@@ -3,7 +3,9 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from statistics import fmean
 
 import torch
 
@@ -13,6 +15,8 @@ from client.data.volume import CachedCase, SiteData
 from client.site import SiteConfig
 from common.study import Study
 from simulations.arms import POOLED
+
+OnCase = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,13 @@ class Field:
         configs = tuple(SiteConfig.model_validate(c) for c in data["sites"])
         return cls(configs, Path(data["cache"]), Path(data["homes"]))
 
-    def open(self, on_step: Callable[[], None] = lambda: None) -> list[OpenSite]:
-        """All sites, and last the pooled one; they share one warm net per device."""
+    def open(self, on_step: Callable[[], None] = lambda: None, on_case: OnCase | None = None) -> list[OpenSite]:
+        """All sites, and last the pooled one; they share one warm net per device.
+
+        Args:
+            on_step: Called after each training step.
+            on_case: Called with site, cases done and cases in all while a site is prepared.
+        """
         workplaces: dict[str, Workplace] = {}
 
         def workplace(name: str) -> Workplace:
@@ -58,7 +67,7 @@ class Field:
             OpenSite(
                 c,
                 self.homes / c.name,
-                _loader(c, self.cache, self.homes / c.name),
+                _loader(c, self.cache, self.homes / c.name, on_case or _ignore),
                 workplace(c.device),
                 on_step,
             )
@@ -69,6 +78,8 @@ class Field:
         everything = OpenSite(
             pooled, self.homes / POOLED, lambda study: _union([s.data(study) for s in training]),
             workplace(pooled.device), on_step,
+            # T of the pooled baseline is what a site has on average, however many cases are in the pool.
+            steps=lambda study: round(fmean(s.steps(study) for s in training)),
         )  # fmt: skip
         return [*sites, everything]
 
@@ -82,8 +93,12 @@ def pick_device(name: str) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _loader(config: SiteConfig, cache: Path, home: Path) -> Callable[[Study], SiteData]:
-    return lambda study: prepare(study, config, cache=cache, home=home)
+def _loader(config: SiteConfig, cache: Path, home: Path, on_case: OnCase) -> Callable[[Study], SiteData]:
+    return lambda study: prepare(study, config, cache=cache, home=home, progress=partial(on_case, config.name))
+
+
+def _ignore(site: str, done: int, total: int) -> None:
+    """Nobody watches."""
 
 
 def _union(parts: Sequence[SiteData]) -> SiteData:

@@ -39,7 +39,7 @@ def load_truth(case: CachedCase) -> NDArray[np.uint8]:
 
 
 def load_foreground(case: CachedCase) -> NDArray[np.int32]:
-    """`(N, dims)` int32 indices of labelled voxels on the plan's grid; N is 0 where nothing is labelled."""
+    """`(N, dims + 1)` int32: labelled voxels on the plan's grid, each with its label last; N may be 0."""
     return np.load(case.folder / "foreground.npy", allow_pickle=False)  # type: ignore[no-any-return]
 
 
@@ -52,6 +52,7 @@ def meta_in(folder: Path) -> Meta:
     """The meta data of the prepared case in `folder`."""
     meta = json.loads((folder / META).read_text(encoding="utf-8"))
     return {
+        "image": meta["image"],
         "own": meta["own"],
         "plan": meta["plan"],
         "voxels": meta["voxels"],
@@ -80,11 +81,11 @@ def store(folder: Path, arrays: Mapping[str, NDArray[Any]], meta: Meta) -> None:
     Raises:
         StorageError: The disk is full, or the folder may not be written.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.parent / f".{folder.name[:16]}.{secrets.token_hex(6)}"
-    _sweep(folder.parent)
-    temporary.mkdir()
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(folder.parent)
+        temporary.mkdir()
         for name, array in arrays.items():
             np.save(temporary / f"{name}.npy", array, allow_pickle=False)
         sizes = {f"{name}.npy": (temporary / f"{name}.npy").stat().st_size for name in arrays}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from client.data.bids import bids
 from client.data.layouts import folders, msd, nnunet
-from client.data.tables import cases_in, lists_images, table_in
-from client.data.volume import Case
+from client.data.tables import cases_in, held_out, lists_images, table_in
+from client.data.volume import Case, Finding
 from client.site import SiteConfig
 from common.errors import DataError
 
@@ -28,6 +28,10 @@ def find_cases(site: SiteConfig, channels: int, names: Sequence[str] = ()) -> li
     """The cases of `site`, sorted by id; cases without annotation have the label None.
 
     Files are listed, not opened: a case whose file is missing or damaged is found out when it is read.
+
+    Patients are what tables and BIDS name. Where nothing names them (nnU-Net, the Decathlon, folders without a
+    `cases.csv` above, tables without such a column) every case counts as a patient of its own, and two scans of one
+    person may come to stand in training and in test: such sites should list their cases in a table with `patient`.
 
     Args:
         site: Says where they lie (`data`), how (`layout`) and, for tables, which (`where`).
@@ -49,10 +53,8 @@ def recognise(site: SiteConfig, channels: int, names: Sequence[str] = ()) -> tup
     """The layout that fits `site.data` (or the one that the site names) and its cases; raises as `find_cases`."""
     if not site.data.exists():
         raise DataError(f"{site.data}: no such folder or file. Correct `data` in the file of site {site.name}.")
-    if site.layout in ("auto", "table"):
-        table = table_in(site.data)
-        if table is not None and (table == site.data or site.layout == "table" or lists_images(table)):
-            return "table", cases_in(table, site.where)
+    if table := _table(site):
+        return "table", cases_in(table, site.where)
     if site.where:
         raise DataError(
             f"{site.data}: `where` chooses rows of a table, and there is none. Point `data` to it, or drop `where`."
@@ -64,3 +66,25 @@ def recognise(site: SiteConfig, channels: int, names: Sequence[str] = ()) -> tup
             return name, cases
     looked = [LAYOUTS[name][1] for name in layouts] + ([_TABLE] if site.layout in ("auto", "table") else [])
     raise DataError(f"{site.data}: no cases found. Looked for: {'; '.join(looked)}.")
+
+
+def left_out(site: SiteConfig) -> list[Finding]:
+    """`held-out`: the site's datalist has lists beside `training`; `find_cases` leaves their entries out."""
+    table = _table(site)
+    lists = held_out(table) if table else {}
+    if not lists:
+        return []
+    what = f"{table}: {', '.join(f'{number} under `{name}`' for name, number in lists.items())} are left out"
+    remedy = (
+        "Only `training` is read, and divided into training, validation and test anew. To test on the others, list "
+        "them in a table of their own, for a site with use: test."
+    )
+    return [Finding("held-out", "warning", "", what, remedy)]
+
+
+def _table(site: SiteConfig) -> Path | None:
+    """The table that lists the cases of `site`, if its layout is one."""
+    table = table_in(site.data) if site.layout in ("auto", "table") else None
+    if table and (table == site.data or site.layout == "table" or lists_images(table)):
+        return table
+    return None

@@ -1,17 +1,17 @@
 """The quality gate: what is wrong with a case, said with file and remedy. Pure functions."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from client.data.labels import LabelMap
 from client.data.preprocess import Meta
 from client.data.volume import Case, Finding, Volume
 
-# Share of a voxel by which two files of one case may lie apart: header rounding, not a real shift.
-GRID_TOLERANCE = 1e-3
+# Share of the smallest voxel size by which two files of one case may lie apart: header rounding, not a real shift.
+GRID_TOLERANCE = 0.1
 # mm; microscopy and thick localisers lie outside, and most wrong units do.
 PLAUSIBLE_SPACING = (0.02, 20.0)
 
@@ -111,17 +111,21 @@ def check_lost(case: Case, own: Sequence[int], plan: Sequence[int], labels: Sequ
 
 
 def check_grid(case: Case, path: Path, volume: Volume, reference: Volume, code: str) -> list[Finding]:
-    """`label-grid` or `image-grid`: not the voxel grid of the case's (first) image."""
+    """`label-grid` or `image-grid`: not the voxel grid of the case's (first) image.
+
+    Two grids of one shape are farthest apart at a corner, so the corners decide, not the numbers of the affines: a
+    voxel size that is off by a thousandth is nothing in a thick slab, and a voxel across a long scan.
+    """
     remedy = (
         "Resample it to the image's grid (nearest neighbour for labels), or find the file that belongs to the image."
     )
     shape, expected = volume.array.shape[1:], reference.array.shape[1:]
     if shape != expected:
         return [_error(code, case, f"{path}: shape {shape}, the image's is {expected}", remedy)]
-    apart = _apart(volume.affine, reference.affine)
-    if apart <= GRID_TOLERANCE:
+    apart, tolerance = _apart(volume, reference), GRID_TOLERANCE * min(reference.spacing)
+    if apart <= tolerance:
         return []
-    what = f"{path}: same shape as the image but another place (affines differ by {apart:.3g} voxels)"
+    what = f"{path}: same shape as the image but another place, up to {apart:.3g} mm apart (at most {tolerance:.3g} mm)"
     return [_error(code, case, what, remedy)]
 
 
@@ -151,17 +155,19 @@ def unreadable(case: Case, error: Exception) -> Finding:
 
 
 def duplicate(case: Case, first: Case) -> Finding:
-    """`duplicate`: the image of another patient's case, byte for byte; it could stand in training and test at once."""
-    what = f"{case.images[0]}: the same file as {first.images[0]}, but of patient {case.patient}, not {first.patient}"
+    """`duplicate`: the image of another patient's case, voxel for voxel; it could stand in training and test."""
+    what = f"{case.images[0]}: the same image as {first.images[0]}, but of patient {case.patient}, not {first.patient}"
     return _error("duplicate", case, what, "Remove one of the two, or give both the same patient.")
 
 
-def _apart(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Largest difference of two affines, in voxels of `b`: of the axes per voxel step, and of the origin."""
-    size = np.linalg.norm(b[:3, :3], axis=0)
-    axes = np.abs(a[:3, :3] - b[:3, :3]) / size
-    origin = np.abs(a[:3, 3] - b[:3, 3]) / size.min()
-    return float(max(axes.max(), origin.max()))
+def _apart(volume: Volume, reference: Volume) -> float:
+    """Largest distance in mm between the centres of the same corner voxel (eight; four of a picture) of two grids."""
+    shape = volume.array.shape[1:]
+    corners = np.ones((2 ** len(shape), 4))
+    corners[:, :3] = 0
+    corners[:, : len(shape)] = list(itertools.product(*((0, n - 1) for n in shape)))
+    apart = corners @ (volume.affine - reference.affine).T
+    return float(np.linalg.norm(apart[:, :3], axis=1).max())
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from client.data.files import write_atomically
 from client.data.volume import Case, Finding
+from common.disk import write_whole
 
 FILE = "intake.json"
 
@@ -28,6 +28,8 @@ class Memory:
             self._hashes, self._findings = dict(stored["hashes"]), dict(stored["findings"])
         except (OSError, ValueError, KeyError, TypeError):
             pass
+        # Several processes may open one site; those that learn nothing new leave its file alone.
+        self._stored = self._text() if self._path.is_file() else ""
 
     def digest(self, path: Path) -> str:
         """SHA-256 of the file's content, in hex; read again only if its size or modification time has changed.
@@ -53,10 +55,17 @@ class Memory:
         self._findings[_name(key, case)] = [asdict(finding) for finding in findings]
 
     def save(self) -> None:
-        """Write the file in the site's folder."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        content = {"hashes": self._hashes, "findings": self._findings}
-        write_atomically(self._path, json.dumps(content, ensure_ascii=False).encode())
+        """Write the file in the site's folder, if there is something new.
+
+        Raises:
+            StorageError: It cannot be written.
+        """
+        text = self._text()
+        if text != self._stored:
+            write_whole(self._path, lambda part: part.write_text(text, encoding="utf-8"))
+
+    def _text(self) -> str:
+        return json.dumps({"hashes": self._hashes, "findings": self._findings}, ensure_ascii=False)
 
 
 def _name(key: str, case: Case) -> str:

@@ -28,11 +28,11 @@ OPEN_CASES = 24
 
 @dataclass(frozen=True)
 class _Open:
-    """A case's mapped arrays."""
+    """A case's mapped arrays, and its labelled voxels `(N, dims)`, one array per label that it has."""
 
     image: NDArray[np.float32]
     label: NDArray[np.uint8]
-    foreground: NDArray[np.int32]
+    foreground: tuple[NDArray[np.int32], ...]
 
 
 class Batches:
@@ -42,10 +42,11 @@ class Batches:
     run, another thread or another process continues with the same bytes.
 
     Every case is drawn once per epoch, in an order that changes from epoch to epoch; batches run on over the end of an
-    epoch. Of the patches a share of `study.training.foreground` is placed around a labelled voxel (the voxel lies
-    anywhere in the middle half of the patch, nearer to the face at the face of the scan), the rest anywhere in the
-    scan. Where a scan is smaller than the patch it lies in the patch's middle, and around it the image holds the
-    scan's smallest value of each channel (air) and the label 0.
+    epoch. Of the patches a share of `study.training.foreground` is placed around a labelled voxel, the rest anywhere
+    in the scan. Every label that the case has is drawn equally often, however small it is, then one of its voxels; the
+    voxel lies anywhere in the middle half of the patch, nearer to the face at the face of the scan. Where a scan is
+    smaller than the patch it lies in the patch's middle, and around it the image holds the scan's smallest value of
+    each channel (air) and the label 0.
 
     Args:
         cases: The site's training cases, in any order.
@@ -116,7 +117,8 @@ class Batches:
         """The patch's first voxel; negative where the scan is smaller than the patch."""
         room = np.array(case.label.shape) - self._patch
         if rng.random() < self.study.training.foreground and len(case.foreground):
-            voxel = case.foreground[rng.integers(len(case.foreground))]
+            voxels = case.foreground[rng.integers(len(case.foreground))]
+            voxel = voxels[rng.integers(len(voxels))]
             corner = voxel - rng.integers(self._patch // 4, self._patch - self._patch // 4)
         else:
             corner = rng.integers(0, np.maximum(room, 0) + 1)
@@ -140,8 +142,14 @@ class Batches:
         with self._lock:
             if number not in self._open:
                 case = self.cases[number]
-                self._open[number] = _Open(load_image(case), load_label(case), load_foreground(case))
+                self._open[number] = _Open(load_image(case), load_label(case), _by_label(load_foreground(case)))
                 if len(self._open) > OPEN_CASES:
                     self._open.popitem(last=False)
             self._open.move_to_end(number)
             return self._open[number]
+
+
+def _by_label(foreground: NDArray[np.int32]) -> tuple[NDArray[np.int32], ...]:
+    """The voxels of each label, from `(N, dims + 1)` as `load_foreground` gives it."""
+    values = foreground[:, -1]
+    return tuple(foreground[values == value, :-1] for value in np.unique(values))

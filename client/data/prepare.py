@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from client.data import cache as cached
 from client.data import checks, preprocess
-from client.data.catalogue import find_cases
+from client.data.catalogue import find_cases, left_out
 from client.data.labels import LabelMap, label_map
 from client.data.memory import Memory
 from client.data.readers import read
@@ -27,7 +27,7 @@ from common.seeds import generator
 from common.study import Study
 
 # Part of every key: raise it when the same files would give other arrays.
-FORMAT = 1
+FORMAT = 2
 # Labelled voxels kept per case as centres for patches.
 FOREGROUND = 10_000
 # Each worker holds one case in memory.
@@ -45,7 +45,8 @@ def prepare(study: Study, site: SiteConfig, *, cache: Path, home: Path,
         site: Where the scans are.
         cache: Folder for the arrays; may be shared by sites, studies and processes.
         home: The site's own folder: the split and the memory of file hashes are kept there.
-        progress: Called with (cases done, cases in all) after each case.
+        progress: Called with (cases done, cases in all) in the caller's thread after each case, in whatever order
+            they are done: 1, 2, … to all, taken from the cache or not.
 
     Raises:
         DataError: No case can be used for training, a bad case and `data.bad_cases` is `refuse`, or nothing was found.
@@ -55,15 +56,9 @@ def prepare(study: Study, site: SiteConfig, *, cache: Path, home: Path,
     cases = find_cases(site, len(study.data.channels), study.data.channels)
     memory = Memory(home)
     work = partial(_case, study=study, labels=labels, cache=cache, memory=memory)
-    results: list[_Result] = []
-    with ThreadPoolExecutor(max(1, min(_WORKERS, os.cpu_count() or 1))) as pool:
-        for number, result in enumerate(pool.map(work, cases), start=1):
-            results.append(result)
-            if progress:
-                progress(number, len(cases))
+    results = _without_duplicates(_each(work, cases, progress))
     memory.save()
-    results = _without_duplicates(results)
-    findings = tuple(finding for result in results for finding in result.findings)
+    findings = (*left_out(site), *(finding for result in results for finding in result.findings))
     _refuse(study, site, findings)
     usable = [result.cached for result in results if result.cached is not None]
     return _divide(study, site, home, usable, findings)
@@ -74,7 +69,22 @@ class _Result:
     case: Case
     findings: tuple[Finding, ...]
     cached: CachedCase | None = None
-    images: tuple[str, ...] = ()
+
+
+def _each(work: Callable[[Case], _Result], cases: Sequence[Case],
+          progress: Callable[[int, int], None] | None) -> list[_Result]:  # fmt: skip
+    """The result of each case, in the order of `cases`."""
+    with ThreadPoolExecutor(max(1, min(_WORKERS, os.cpu_count() or 1))) as pool:
+        futures = [pool.submit(work, case) for case in cases]
+        try:
+            for number, future in enumerate(as_completed(futures), start=1):
+                future.result()
+                if progress:
+                    progress(number, len(cases))
+        finally:
+            # After an error or an interrupt no further case is begun.
+            pool.shutdown(cancel_futures=True)
+    return [future.result() for future in futures]
 
 
 def _case(case: Case, *, study: Study, labels: LabelMap, cache: Path, memory: Memory) -> _Result:
@@ -94,8 +104,9 @@ def _case(case: Case, *, study: Study, labels: LabelMap, cache: Path, memory: Me
     if errors:
         memory.keep(key, case, errors)
         return _Result(case, tuple(errors))
-    odd = checks.warnings(case, cached.meta_in(folder), study.data.labels)
-    return _Result(case, tuple(odd), CachedCase(case.id, case.patient, folder, key), images)
+    meta = cached.meta_in(folder)
+    odd = checks.warnings(case, meta, study.data.labels)
+    return _Result(case, tuple(odd), CachedCase(case.id, case.patient, folder, key, meta["image"]))
 
 
 def _make(case: Case, study: Study, labels: LabelMap, folder: Path, key: str) -> list[Finding]:
@@ -118,27 +129,44 @@ def _make(case: Case, study: Study, labels: LabelMap, folder: Path, key: str) ->
 def _store(image: Volume, truth: NDArray[np.uint8], study: Study, folder: Path, key: str) -> None:
     own = preprocess.grid(image.array.shape[1:], image.affine)
     plan = preprocess.plan_grid(image, study.plan)
-    values = preprocess.normalise(image.array.astype(np.float32), study.plan.intensity)
+    raw = image.array.astype(np.float32)
     label = preprocess.resample_label(truth, own, plan)
     arrays: dict[str, NDArray[Any]] = {
-        "image": preprocess.resample(values, own, plan),
+        "image": preprocess.resample(preprocess.normalise(raw, study.plan.intensity), own, plan),
         "label": np.ascontiguousarray(label),
         "truth": np.ascontiguousarray(truth),
         "foreground": _foreground(label, key),
     }
     counts = [np.bincount(a.ravel(), minlength=study.classes)[1:].tolist() for a in (truth, label)]
-    cached.store(folder, arrays, {"own": own, "plan": plan, "voxels": counts[0], "plan_voxels": counts[1]})
+    meta: preprocess.Meta = {
+        "image": fingerprint(raw), "own": own, "plan": plan, "voxels": counts[0], "plan_voxels": counts[1],
+    }  # fmt: skip
+    cached.store(folder, arrays, meta)
+
+
+def fingerprint(image: NDArray[np.float32]) -> str:
+    """SHA-256 of the shape and the voxels `(C, *S)` of a scan as it was read, before the plan changes it.
+
+    A scan that was copied, compressed again or saved with another header has the same fingerprint.
+    """
+    digest = hashlib.sha256(repr(image.shape).encode())
+    digest.update(np.ascontiguousarray(image, dtype="<f4"))
+    return digest.hexdigest()
 
 
 def _foreground(label: NDArray[np.uint8], key: str) -> NDArray[np.int32]:
-    """Up to FOREGROUND labelled voxels, as many of each label as there are; equal keys draw the same ones."""
+    """`(N, dims + 1)`: up to FOREGROUND labelled voxels, alike many of each label where there are, and their labels.
+
+    Equal keys draw the same ones.
+    """
     values = [int(v) for v in np.unique(label) if v]
     random = generator(0, "foreground", key)
-    chosen = [np.empty((0, label.ndim), dtype=np.int64)]
+    chosen = [np.empty((0, label.ndim + 1), dtype=np.int64)]
     for value in values:
         voxels = np.argwhere(label == value)
         wanted = min(len(voxels), FOREGROUND // len(values))
-        chosen.append(voxels[np.sort(random.choice(len(voxels), wanted, replace=False))])
+        some = voxels[np.sort(random.choice(len(voxels), wanted, replace=False))]
+        chosen.append(np.column_stack([some, np.full(wanted, value)]))
     return np.concatenate(chosen).astype(np.int32)
 
 
@@ -169,11 +197,11 @@ def _one_channel(volume: Volume) -> Volume:
 
 def _without_duplicates(results: Sequence[_Result]) -> list[_Result]:
     """The same image under two patients could stand in training and in test: the later case is left out."""
-    first: dict[tuple[str, ...], Case] = {}
+    first: dict[str, Case] = {}
     kept = []
     for result in results:
         if result.cached is not None:
-            other = first.setdefault(result.images, result.case)
+            other = first.setdefault(result.cached.image, result.case)
             if other.patient != result.case.patient:
                 finding = checks.duplicate(result.case, other)
                 result = replace(result, findings=(*result.findings, finding), cached=None)
@@ -192,7 +220,7 @@ def _refuse(study: Study, site: SiteConfig, findings: Sequence[Finding]) -> None
 
 def _divide(study: Study, site: SiteConfig, home: Path, usable: Sequence[CachedCase],
             findings: tuple[Finding, ...]) -> SiteData:  # fmt: skip
-    parts = split((c.patient for c in usable), study.seed, study.evaluation, use=site.use, home=home)
+    parts = split((c.patient for c in usable), study.evaluation.seed, study.evaluation, use=site.use, home=home)
     train, validation, test = (
         tuple(c for c in usable if parts[c.patient] == part) for part in ("train", "validation", "test")
     )

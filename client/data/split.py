@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
-from client.data.files import write_atomically
+from common.disk import write_whole
 from common.errors import DataError
 from common.seeds import derive
-from common.study import Evaluation
+from common.study import Evaluation, Part
 
-Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 FILE = "split.json"
 
@@ -69,6 +68,7 @@ def split(
 
     Raises:
         DataError: split.json is there but cannot be read.
+        StorageError: It cannot be written.
     """
     if use == "test":
         return dict.fromkeys(patients, "test")
@@ -79,8 +79,8 @@ def split(
     parts = assign(patients, seed, evaluation, kept)
     if any(patient not in kept for patient in parts):
         tables[name] = {**kept, **parts}
-        home.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(tables, indent=1, sort_keys=True, ensure_ascii=False).encode())
+        text = json.dumps(tables, indent=1, sort_keys=True, ensure_ascii=False)
+        write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
     return parts
 
 

@@ -5,9 +5,9 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from client.data.readers import stem
 from client.data.volume import Case
@@ -15,10 +15,12 @@ from common.errors import DataError
 from common.registry import did_you_mean
 
 Row = Mapping[str, Any]
+_T = TypeVar("_T")
 
 # Tables that are recognised when the site names only the folder.
 NAMES = ("cases.csv", "datalist.json", "datalist.csv")
-_LISTS = ("training", "validation", "testing", "test")
+# Lists of a datalist that somebody keeps apart from training.
+_HELD_OUT = ("validation", "val", "testing", "test")
 _PATIENT = ("patient", "subject", "patient_id", "subject_id")
 
 
@@ -37,6 +39,8 @@ def lists_images(table: Path) -> bool:
 def cases_in(table: Path, where: Mapping[str, str]) -> list[Case]:
     """The cases of `table` whose columns have the values of `where`; paths start from the table's folder.
 
+    Of a datalist only the list `training` is read; `held_out` tells of the others.
+
     Columns: `image` (several files separated by `;`, or a list in JSON) or `image_0`, `image_1`, …; `label`;
     `patient` or `subject`; `case` or `id`. Other columns serve `where`.
 
@@ -45,7 +49,8 @@ def cases_in(table: Path, where: Mapping[str, str]) -> list[Case]:
     """
     rows = read_rows(table)
     if not rows:
-        raise DataError(f"{table}: the table has no rows. List one case per row.")
+        where_else = f" under `training`, only under {', '.join(aside)}" if (aside := held_out(table)) else ""
+        raise DataError(f"{table}: the table has no rows{where_else}. List one case per row.")
     chosen = _filter(table, rows, where)
     images = [_images(table, number, row) for number, row in chosen]
     ids = _ids(table, [row for _, row in chosen], images)
@@ -57,19 +62,20 @@ def cases_in(table: Path, where: Mapping[str, str]) -> list[Case]:
 
 def read_rows(table: Path) -> list[Row]:
     """The rows of a CSV or JSON table, columns by name."""
-    try:
-        text = table.read_text(encoding="utf-8-sig")
-        if table.suffix.lower() == ".json":
-            return _json_rows(json.loads(text))
-        header = text.partition("\n")[0]
-        comma = ";" if ";" in header and "," not in header else ","
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=comma, strict=True, restkey="")
-        return [{k.strip(): (v or "").strip() for k, v in row.items() if k} for row in reader]
-    except (OSError, ValueError, csv.Error, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{table}: cannot be read as a table ({type(error).__name__}: {error}). Save it as UTF-8 CSV with a header "
-            'row, or as JSON of the form {"training": [{"image": ..., "label": ...}]}.'
-        ) from None
+    return _parsed(table, _json_rows if table.suffix.lower() == ".json" else _csv_rows)
+
+
+def held_out(table: Path) -> dict[str, int]:
+    """The lists beside `training` of a JSON datalist, with their number of entries; they are never trained on.
+
+    Raises:
+        DataError: The table cannot be read.
+    """
+    if table.suffix.lower() != ".json":
+        return {}
+    content = _parsed(table, json.loads)
+    lists = {name: content.get(name) for name in _HELD_OUT} if isinstance(content, dict) else {}
+    return {name: len(entries) for name, entries in lists.items() if isinstance(entries, list) and entries}
 
 
 def patient_of(row: Row) -> str:
@@ -91,8 +97,26 @@ def image_files(table: Path, row: Row) -> tuple[Path, ...]:
     return tuple(file for file in files if file is not None)
 
 
-def _json_rows(content: Any) -> list[Row]:
-    entries = content if isinstance(content, list) else [e for key in _LISTS for e in content.get(key, [])]
+def _parsed(table: Path, parse: Callable[[str], _T]) -> _T:
+    try:
+        return parse(table.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, csv.Error, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{table}: cannot be read as a table ({type(error).__name__}: {error}). Save it as UTF-8 CSV with a header "
+            'row, or as JSON of the form {"training": [{"image": ..., "label": ...}]}.'
+        ) from None
+
+
+def _csv_rows(text: str) -> list[Row]:
+    header = text.partition("\n")[0]
+    comma = ";" if ";" in header and "," not in header else ","
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=comma, strict=True, restkey="")
+    return [{k.strip(): (v or "").strip() for k, v in row.items() if k} for row in reader]
+
+
+def _json_rows(text: str) -> list[Row]:
+    content = json.loads(text)
+    entries = content if isinstance(content, list) else content.get("training", [])
     return [{"image": entry} if isinstance(entry, str) else dict(entry) for entry in entries]
 
 

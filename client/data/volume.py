@@ -70,14 +70,17 @@ class CachedCase:
         id: The case's id.
         patient: The patient's id.
         folder: Holds `image.npy` (C, *S) float32, `label.npy` (*S) uint8 on the plan's grid, `truth.npy` uint8 on the
-            case's own grid in RAS+ order, `foreground.npy` (N, dims) int32 voxels with a label, `meta.json`.
+            case's own grid in RAS+ order, `foreground.npy` (N, dims + 1) int32 labelled voxels, each with its label,
+            `meta.json`.
         key: SHA-256 over plan and file contents; equal keys mean equal arrays.
+        image: SHA-256 of the scan's voxels, whatever the plan, the label and the file in which they lie.
     """
 
     id: str
     patient: str
     folder: Path
     key: str
+    image: str
 
 
 @dataclass(frozen=True)

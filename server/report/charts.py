@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from server.report.tables import EVERYONE, Scores, is_pooled
+from server.report.failures import EVERYONE
+from server.report.tables import Scores, is_pooled
 
 WIDTH = 300.0
 LEFT, RIGHT, TOP, BOTTOM = 34.0, 8.0, 6.0, 20.0

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from server.report.comparison import Difference
-from server.report.tables import Scores, Summary, summarise, summarise_sites, winners
+from server.report.failures import EVERYONE
+from server.report.tables import Scores, winners
 from server.report.verdict import Verdict
 
 MEAN = "(mean of training sites)"
-SUMMARY_FIELDS = ("method", "site", "use", "cases", "patients", "mean", "low", "high", "median", "q1", "q3", "worst",
-                  "seed_low", "seed_high", "best")  # fmt: skip
+SUMMARY_FIELDS = ("method", "site", "use", "label", "cases", "patients", "mean", "low", "high", "median", "q1", "q3",
+                  "worst", "seed_low", "seed_high", "complete", "best")  # fmt: skip
 
 
 def write_cases(path: Path, results: Mapping[str, Any]) -> None:
@@ -25,7 +26,7 @@ def write_cases(path: Path, results: Mapping[str, Any]) -> None:
 
 
 def write_summary(path: Path, scores: Scores) -> None:
-    """One line per method and site, and one per method for the mean of the training sites."""
+    """One line per method, site and label, and per method and label one for the mean of the training sites."""
     lines = summary_rows(scores)
     _write(path, SUMMARY_FIELDS, ([line[k] for k in SUMMARY_FIELDS] for line in lines))
 
@@ -38,28 +39,31 @@ def write_json(path: Path, scores: Scores, verdict: Verdict) -> None:
         "tone": verdict.tone,
         "sentences": verdict.sentences,
         "comparisons": [_comparison(d) for d in (*verdict.comparisons, *verdict.sites)],
+        "failures": [asdict(f) for f in scores.failures],
         "summary": summary_rows(scores),
     }
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def summary_rows(scores: Scores) -> list[dict[str, Any]]:
-    """The lines of `summary.csv`; `best` says whether the method won the site."""
-    places: list[tuple[str, str, dict[str, Summary | None]]] = [
-        (s, "test" if s in scores.unseen else "train", {m: summarise(scores.at(m, s)) for m in scores.methods})
-        for s in scores.sites
-    ]
-    means = {m: summarise_sites([scores.at(m, s) for s in scores.trained]) for m in scores.methods}
-    places.append((MEAN, "train", means))
+    """The lines of `summary.csv`.
+
+    `label` is one of the labels, or "all": then a case's value is the mean over its labels. `complete` is false where
+    something failed, so that the numbers rest on fewer sites, seeds or models; `best` says whether the method has the
+    highest mean of those that are complete.
+    """
+    places = [*((s, s, "test" if s in scores.unseen else "train") for s in scores.sites), (None, MEAN, "train")]
     rows = []
-    for site, use, found in places:
-        first = winners({m: s.mean if s else None for m, s in found.items()})
-        for method, s in found.items():
-            if s is not None:
-                low, high = s.spread or (None, None)
-                numbers = {k: v for k, v in asdict(s).items() if k != "seeds"}
-                rows.append({"method": method, "site": site, "use": use, **numbers,
-                             "seed_low": low, "seed_high": high, "best": method in first})  # fmt: skip
+    for site, name, use in places:
+        for label in (None, *scores.labels):
+            first = winners(scores.contest(site, label))
+            for method in scores.methods:
+                if s := scores.summary(method, site, label):
+                    low, high = s.spread or (None, None)
+                    numbers = {k: v for k, v in asdict(s).items() if k != "seeds"}
+                    rows.append({"method": method, "site": name, "use": use, "label": label or EVERYONE, **numbers,
+                                 "seed_low": low, "seed_high": high, "complete": not scores.missing(method, site),
+                                 "best": method in first})  # fmt: skip
     return rows
 
 
@@ -67,7 +71,7 @@ def _comparison(d: Difference) -> dict[str, Any]:
     s = d.summary
     return {"first": d.first, "second": d.second, "site": d.site, "first_mean": d.means[0], "second_mean": d.means[1],
             "difference": s.mean, "low": s.low, "high": s.high, "patients": s.patients, "sign": d.sign,
-            "seeds": s.seeds}  # fmt: skip
+            "seeds": s.seeds, "incomplete": d.incomplete}  # fmt: skip
 
 
 def _write(path: Path, head: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:

@@ -17,11 +17,8 @@ from server.report.comparison import Difference
 from server.report.tables import (
     CaseScore,
     Scores,
-    Summary,
     case_dice,
     is_pooled,
-    summarise,
-    summarise_sites,
     winners,
 )
 from server.report.verdict import Verdict, judge
@@ -82,14 +79,17 @@ def render(results: Mapping[str, Any], folder: Path, scores: Scores, verdict: Ve
         style=style,
         pooled=[m for m in scores.methods if is_pooled(m)],
         key_figures=key_figures(scores, verdict),
-        forest=forest(verdict),
+        forest=forest(scores, verdict),
         heat=heat(scores),
         travel=travel(scores, verdict.federated),
+        failed=sentences.failed(scores),
         by_label=by_label(scores),
+        detail=detail(scores),
         strips=charts.strips(scores, style),
         validation=charts.curves(results, "validation", style),
         loss=charts.curves(results, "loss", style),
         costs=costs(results),
+        failing={f.method for f in scores.failures if f.site is None},
         pictures=[{**p, "data": picture(folder, p["png"])} for p in results["pictures"]],
         uncounted=sum(case_dice(c["dice"]) is None for c in results["cases"]),
         few=MIN_PATIENTS,
@@ -104,10 +104,13 @@ def key_figures(scores: Scores, verdict: Verdict) -> list[dict[str, Any]]:
         return []
     means = {verdict.federated: verdict.comparisons[0].means[0]}
     means |= {d.second: d.means[1] for d in verdict.comparisons}
-    return [{"method": m, "title": scores.titles[m], "mean": v} for m, v in means.items()]
+    return [
+        {"method": m, "title": scores.titles[m], "mean": v, "incomplete": bool(scores.missing(m, None))}
+        for m, v in means.items()
+    ]
 
 
-def forest(verdict: Verdict) -> dict[str, Any] | None:
+def forest(scores: Scores, verdict: Verdict) -> dict[str, Any] | None:
     """Differences to local by site and over the training sites, placed in percent of a common track around 0."""
     overall = [d for d in verdict.comparisons if d.second == "local"]
     rows = [*verdict.sites, *overall]
@@ -119,42 +122,44 @@ def forest(verdict: Verdict) -> dict[str, Any] | None:
     def place(value: float) -> float:
         return round(50 + 50 * value / reach, 2)
 
-    return {"reach": reach, "rows": [_forest_row(d, place) for d in rows]}
+    absent = [s for s in scores.trained if s not in {d.site for d in rows}]
+    return {"reach": reach, "rows": [_forest_row(d, place) for d in rows], "absent": absent}
 
 
 def _forest_row(d: Difference, place: Callable[[float], float]) -> dict[str, Any]:
     s = d.summary
     bar = None if s.low is None or s.high is None else (place(s.low), round(place(s.high) - place(s.low), 2))
-    return {"site": d.site, "sign": d.sign, "s": s, "means": d.means, "dot": place(s.mean), "bar": bar}
+    return {"site": d.site, "sign": d.sign, "s": s, "dot": place(s.mean), "bar": bar, "incomplete": bool(d.incomplete)}
 
 
 def heat(scores: Scores) -> dict[str, Any]:
     """Methods x sites: training sites, their mean, sites that did not train."""
-    summaries = {s: {m: summarise(scores.at(m, s)) for m in scores.methods} for s in scores.sites}
-    mean = {m: summarise_sites([scores.at(m, s) for s in scores.trained]) for m in scores.methods}
-    everything = [s.mean for row in (*summaries.values(), mean) for s in row.values() if s]
-    span = (min(everything, default=0.0), max(everything, default=1.0))
+    places = [*scores.sites, None]
+    means = [s.mean for p in places for m in scores.methods if (s := scores.summary(m, p))]
+    span = (min(means, default=0.0), max(means, default=1.0))
     return {
-        "trained": [_heat_row(s, summaries[s], span) for s in scores.trained],
-        "mean": _heat_row("Mean of training sites", mean, span) if len(scores.trained) > 1 else None,
-        "unseen": [_heat_row(s, summaries[s], span) for s in scores.unseen],
+        "trained": [_heat_row(scores, s, span) for s in scores.trained],
+        "mean": _heat_row(scores, None, span) if len(scores.trained) > 1 else None,
+        "unseen": [_heat_row(scores, s, span) for s in scores.unseen],
     }
 
 
-def _heat_row(name: str, row: Mapping[str, Summary | None], span: tuple[float, float]) -> dict[str, Any]:
-    means = {m: s.mean if s else None for m, s in row.items()}
+def _heat_row(scores: Scores, site: str | None, span: tuple[float, float]) -> dict[str, Any]:
+    means = scores.contest(site)
     first = winners(means)
     at_home = winners({m: v for m, v in means.items() if not is_pooled(m)})
+    row = {m: scores.summary(m, site) for m in scores.methods}
     cells = {
         m: {
             "s": s,
             "shade": shade(s.mean, span) if s else 0,
             "mark": "best" if m in first else "home" if m in at_home and not set(first) & set(at_home) else "",
+            "incomplete": bool(scores.missing(m, site)),
         }
         for m, s in row.items()
     }
     patients = max((s.patients for s in row.values() if s), default=0)
-    return {"name": name, "cells": cells, "patients": patients}
+    return {"name": site or "Mean of training sites", "cells": cells, "patients": patients}
 
 
 def shade(value: float, span: tuple[float, float]) -> float:
@@ -189,17 +194,37 @@ def by_label(scores: Scores) -> list[dict[str, Any]]:
         return []
     rows = []
     for label in scores.labels:
-        found = {m: [scores.at(m, s, label) for s in scores.trained] for m in scores.methods}
-        means = {m: _mean_of_sites(sites) for m, sites in found.items()}
-        worst = {m: min((c.value for site in sites for c in site), default=None) for m, sites in found.items()}
-        first = winners(means)
-        cells = {m: {"mean": means[m], "worst": worst[m], "best": m in first} for m in scores.methods}
+        first = winners(scores.contest(None, label))
+        cells = {}
+        for m in scores.methods:
+            s = scores.summary(m, None, label)
+            worst = min((c.value for site in scores.trained for c in scores.at(m, site, label)), default=None)
+            cells[m] = {"mean": s.mean if s else None, "worst": worst, "best": m in first,
+                        "incomplete": bool(scores.missing(m, None))}  # fmt: skip
         rows.append({"label": label, "cells": cells})
     return rows
 
 
+def detail(scores: Scores) -> list[dict[str, Any]]:
+    """Per label what the cases of each site say about each method; short tables are open from the start."""
+    return [
+        {
+            "label": label,
+            "open": len(scores.labels) * len(scores.sites) <= FEW_COLUMNS,
+            "rows": [
+                {
+                    "site": s,
+                    "cells": [(scores.summary(m, s, label), bool(scores.missing(m, s))) for m in scores.methods],
+                }
+                for s in scores.sites
+            ],
+        }
+        for label in scores.labels
+    ]
+
+
 def costs(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Per method: sums over its models, mean over seeds."""
+    """Per method: sums over its models, mean over the seeds that ended; no bytes where none crossed."""
     table = []
     for method in results["methods"]:
         rows = [c for c in results["costs"] if c["method"] == method["key"]]
@@ -208,6 +233,7 @@ def costs(results: Mapping[str, Any]) -> list[dict[str, Any]]:
         for key in ("seconds", "updates", "bytes_down", "bytes_up"):
             known = [c[key] for c in rows if c[key] is not None]
             line[key] = sum(known) / seeds if known else None
+        line |= {key: line[key] or None for key in ("bytes_down", "bytes_up")}
         best = sorted({c["best_round"] for c in rows if c["best_round"] is not None})
         line["best_round"] = f"{best[0]}–{best[-1]}" if len(best) > 1 else str(best[0]) if best else "–"
         table.append(line)
@@ -245,8 +271,3 @@ def duration(seconds: float | None) -> str:
 
 def _mean(cases: Sequence[CaseScore]) -> float | None:
     return fmean(c.value for c in cases) if cases else None
-
-
-def _mean_of_sites(sites: Sequence[Sequence[CaseScore]]) -> float | None:
-    means = [m for site in sites if (m := _mean(site)) is not None]
-    return fmean(means) if means else None

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from server.report.bootstrap import MIN_PATIENTS
 from server.report.comparison import Difference
+from server.report.failures import EVERYONE, Failure
 from server.report.tables import Scores
 
 NAMED = 4
@@ -33,13 +34,21 @@ def gap(difference: Difference) -> str:
     return f"{signed(s.mean)} (95 % interval {signed(s.low)} to {signed(s.high)})"
 
 
-def against_local(scores: Scores, d: Difference, sites: int) -> str:
+def caveat(d: Difference) -> str:
+    """What a comparison lacks because runs failed; empty if nothing."""
+    return f" Incomplete: something failed for {listed(d.incomplete)}." if d.incomplete else ""
+
+
+def against_local(scores: Scores, d: Difference) -> str:
     """The main comparison."""
-    where = f"On average over the {sites} training sites" if sites > 1 else "At the one training site"
+    sites = len(scores.trained)
+    count = f"{d.compared} of {sites}" if d.compared < sites else f"the {sites}"
+    where = f"On average over {count} training sites" if sites > 1 else "At the one training site"
     whose = "the sites’ own local models" if sites > 1 else "the site’s own local model"
     text = (f"{where}, {scores.titles[d.first]} reached a mean Dice of {number(d.means[0])} on test scans and "
             f"{whose} {number(d.means[1])}: a difference of {gap(d)}.")  # fmt: skip
-    return text + (" The interval contains 0, so chance could explain the difference." if d.sign == "open" else "")
+    text += " The interval contains 0, so chance could explain the difference." if d.sign == "open" else ""
+    return text + caveat(d)
 
 
 def by_site(sites: Sequence[Difference]) -> str:
@@ -64,7 +73,7 @@ def unseen(scores: Scores, d: Difference) -> str:
     """A site that took no part in training: does the model travel?"""
     text = (f"{d.site} took no part in training. There {scores.titles[d.first]} reached {number(d.means[0])}; "
             f"the other sites’ local models reached {number(d.means[1])} on average: {gap(d)}")  # fmt: skip
-    return text + (", no clear difference." if d.sign == "open" else ".")
+    return text + (", no clear difference." if d.sign == "open" else ".") + caveat(d)
 
 
 def against_pooled(scores: Scores, d: Difference) -> str:
@@ -72,14 +81,14 @@ def against_pooled(scores: Scores, d: Difference) -> str:
     text = (f"With all training scans in one place ({scores.titles[d.second]}) the same net reached "
             f"{number(d.means[1])}. Federation against that: {gap(d)}")  # fmt: skip
     return text + {"better": ", so federation was better even than that.", "worse": ": pooling was better.",
-                   "open": ", no clear difference.", "few": "."}[d.sign]  # fmt: skip
+                   "open": ", no clear difference.", "few": "."}[d.sign] + caveat(d)  # fmt: skip
 
 
 def against_other(scores: Scores, d: Difference) -> str:
     """Another baseline, such as the consensus of finished local models."""
     text = f"Against “{scores.titles[d.second]}”, which reached {number(d.means[1])}, the difference is {gap(d)}"
     return text + {"better": ".", "worse": f": {scores.titles[d.second]} was better.",
-                   "open": ", no clear difference.", "few": "."}[d.sign]  # fmt: skip
+                   "open": ", no clear difference.", "few": "."}[d.sign] + caveat(d)  # fmt: skip
 
 
 def seeds(d: Difference, number_of_seeds: int) -> str:
@@ -91,21 +100,50 @@ def seeds(d: Difference, number_of_seeds: int) -> str:
         return ""
     count = sum(v > 0 for v in values)
     ahead = {0: "none", len(values): "all"}.get(count, str(count))
-    return (f"Training was repeated with {len(values)} seeds; the difference to local lay between "
-            f"{signed(min(values))} and {signed(max(values))}, with federation ahead in {ahead} of them. "
-            "The intervals speak about patients, not about seeds.")  # fmt: skip
+    return (f"Training was repeated with {len(values)} seeds on the same split of patients; the difference to local "
+            f"lay between {signed(min(values))} and {signed(max(values))}, with federation ahead in {ahead} of them. "
+            "That is training’s own chance; the intervals speak about patients.")  # fmt: skip
 
 
-def selection(scores: Scores, federated: str, candidates: int) -> str:
-    """How the method that stands for federation was chosen."""
-    return (f"{scores.titles[federated]} stands for federation: of {candidates} federated methods it was the best on "
-            "the validation scans, before any test scan was read.")  # fmt: skip
+def selection(scores: Scores, federated: str, why: str, candidates: int) -> str:
+    """How the method that stands for federation was chosen (`why`: see `verdict.choose`); empty if nothing was."""
+    name = scores.titles[federated]
+    if why == "validation":
+        text = (f"{name} stands for federation: of {candidates} federated methods it was the best on the validation "
+                "scans, before any test scan was read.")  # fmt: skip
+        return text if candidates > 1 else ""
+    text = "There are no validation cases: every method was tested after its last round"
+    reason = {"own": "it is the study’s own strategy", "first": "it is the first that was compared"}
+    return f"{text}, and {name} stands for federation because {reason[why]}." if candidates > 1 else f"{text}."
+
+
+def failed(scores: Scores) -> list[str]:
+    """One line per failure; the same one under several seeds is told once."""
+    seeds: dict[tuple[str, str, str | None, str], list[int]] = {}
+    for f in scores.failures:
+        seeds.setdefault((f.method, f.trained_on, f.site, f.why), []).append(f.seed)
+    return [_failed(scores, Failure(0, *what), found) for what, found in seeds.items()]
+
+
+def _failed(scores: Scores, f: Failure, seeds: Sequence[int]) -> str:
+    name = scores.titles.get(f.method, f.method)
+    name += "" if f.trained_on == EVERYONE else f" at site {f.trained_on}"
+    what = "failed" if f.site is None else f"has no final test at {f.site}"
+    under = f" (seed{'s' if len(seeds) > 1 else ''} {listed([str(s) for s in seeds])})" if len(scores.seeds) > 1 else ""
+    return f"{name} {what}{under}: {f.why.rstrip('.')}."
 
 
 def _places(sites: Sequence[Difference], total: int, gaps: bool = False) -> str:
     if len(sites) > NAMED or (len(sites) == total and total > 2):
-        return f"all {total} sites" if len(sites) == total else f"{len(sites)} of {total} sites"
-    return listed([f"{d.site} ({signed(d.summary.mean)})" if gaps else str(d.site) for d in sites])
+        text = f"all {total} sites" if len(sites) == total else f"{len(sites)} of {total} sites"
+        part = sum(bool(d.incomplete) for d in sites)
+        return text + (f" ({part} of them incomplete)" if part else "")
+    return listed([_place(d, gaps) for d in sites])
+
+
+def _place(d: Difference, with_gap: bool) -> str:
+    notes = [signed(d.summary.mean)] * with_gap + ["incomplete"] * bool(d.incomplete)
+    return f"{d.site} ({', '.join(notes)})" if notes else str(d.site)
 
 
 def _patients(n: int) -> str:

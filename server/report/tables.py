@@ -2,6 +2,9 @@
 
 A case's score is the mean Dice over its labels; a label that is absent in truth and prediction is not counted. With
 several seeds a case's value is the mean over the seeds, so that repeating the training never looks like more patients.
+
+Two methods are compared on the same cases, seeds and labels (`aligned`): there, a method that rightly leaves an absent
+label out gets 1 for it where the other one drew it and gets 0.
 """
 
 import math
@@ -14,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from server.report.bootstrap import Patients, interval, stratified_interval
+from server.report.failures import EVERYONE, Failure, find_failures
 
 Row = Mapping[str, Any]
-EVERYONE = "all"
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,9 @@ class Scores:
         self.unseen: list[str] = [s["name"] for s in results["sites"] if s["use"] == "test"]
         self.labels: list[str] = list(results["labels"])
         self.seeds: list[int] = list(results["seeds"])
+        self.failures: list[Failure] = find_failures(results)
         self._found: dict[tuple[str, str, str | None], list[CaseScore]] = {}
+        self._summaries: dict[tuple[str, str | None, str | None], Summary | None] = {}
         self._rows: dict[tuple[str, str], list[Row]] = defaultdict(list)
         for row in (r for r in results["cases"] if r["method"] in self.titles):
             self._rows[row["method"], row["site"]].append(row)
@@ -95,18 +100,51 @@ class Scores:
         """All sites, those that trained first."""
         return self.trained + self.unseen
 
-    def at(self, method: str, site: str, label: str | None = None) -> list[CaseScore]:
-        """The method's own scores at `site`.
+    def rows(self, method: str, site: str) -> list[Row]:
+        """The rows by which the method is judged at `site`.
 
         Models of single sites are judged at home by the site's own model; a site that did not train has none, so
         there each case gets the mean over the models of all other sites.
         """
+        rows = self._rows.get((method, site), [])
+        own = [r for r in rows if r["trained_on"] in (site, EVERYONE)]
+        return own or (rows if site in self.unseen else [])
+
+    def at(self, method: str, site: str, label: str | None = None) -> list[CaseScore]:
+        """The method's own scores at `site`."""
         key = (method, site, label)
         if key not in self._found:
-            rows = self._rows.get((method, site), [])
-            own = [r for r in rows if r["trained_on"] in (site, EVERYONE)]
-            self._found[key] = case_scores(own or (rows if site in self.unseen else []), label)
+            self._found[key] = case_scores(self.rows(method, site), label)
         return self._found[key]
+
+    def summary(self, method: str, site: str | None, label: str | None = None) -> Summary | None:
+        """What `at` says at `site`, or over the training sites if that is None; None without scores."""
+        key = (method, site, label)
+        if key not in self._summaries:
+            self._summaries[key] = (
+                summarise_sites([self.at(method, s, label) for s in self.trained])
+                if site is None
+                else summarise(self.at(method, site, label))
+            )
+        return self._summaries[key]
+
+    def missing(self, method: str, site: str | None) -> list[Failure]:
+        """The failures that `summary(method, site)` suffers from: it rests on fewer sites, seeds or models, or none."""
+        if site is None:
+            found = [f for s in self.trained for f in self.missing(method, s)]
+            return list(dict.fromkeys(found))
+        return [
+            f
+            for f in self.failures
+            if f.method == method
+            and f.site in (None, site)
+            and (f.trained_on in (EVERYONE, site) or site in self.unseen)
+        ]
+
+    def contest(self, site: str | None, label: str | None = None) -> dict[str, float | None]:
+        """The means that compete at `site` (None: over the training sites); an incomplete mean does not."""
+        found = {m: self.summary(m, site, label) for m in self.methods}
+        return {m: s.mean if s and not self.missing(m, site) else None for m, s in found.items()}
 
     def of_model(self, method: str, trained_on: str, site: str) -> list[CaseScore]:
         """The scores at `site` of the model trained on `trained_on`."""
@@ -131,16 +169,49 @@ def case_scores(rows: Iterable[Row], label: str | None = None) -> list[CaseScore
     ]
 
 
-def paired(first: Sequence[CaseScore], second: Sequence[CaseScore]) -> list[CaseScore]:
-    """`first` minus `second`, case by case and seed by seed, where both count."""
-    other = {(c.site, c.case): c.by_seed for c in second}
-    pairs = []
-    for c in first:
-        against = other.get((c.site, c.case), {})
-        both = {seed: v - against[seed] for seed, v in c.by_seed.items() if seed in against}
-        if both:
-            pairs.append(CaseScore(c.site, c.case, c.patient, both))
+def aligned(first: Iterable[Row], second: Iterable[Row]) -> tuple[list[CaseScore], list[CaseScore]]:
+    """Two methods' scores over the same cases, seeds and labels, in the same order.
+
+    A label counts in a case if either method has a Dice for it, under any seed. Where one has none, truth and
+    prediction are both without the label, which is right: it gets 1. Leaving the case out instead would hide just
+    those in which the other method drew what is not there.
+    """
+    ours, theirs = _by_case(first), _by_case(second)
+    pairs: tuple[list[CaseScore], list[CaseScore]] = ([], [])
+    for key in sorted(ours.keys() & theirs.keys()):
+        seeds = sorted(ours[key].keys() & theirs[key].keys())
+        both = [dice for side in (ours, theirs) for seed in seeds for dice in side[key][seed]]
+        labels = [name for name in dict.fromkeys(n for d in both for n in d) if any(_counts(d.get(name)) for d in both)]
+        if not labels:
+            continue
+        for scores, side in zip(pairs, (ours, theirs), strict=True):
+            values = {s: fmean(_or_one(d.get(name)) for d in side[key][s] for name in labels) for s in seeds}
+            scores.append(CaseScore(*key, values))
     return pairs
+
+
+def differences(first: Sequence[CaseScore], second: Sequence[CaseScore]) -> list[CaseScore]:
+    """`first` minus `second`, of scores that are `aligned`."""
+    return [
+        CaseScore(a.site, a.case, a.patient, {seed: v - b.by_seed[seed] for seed, v in a.by_seed.items()})
+        for a, b in zip(first, second, strict=True)
+    ]
+
+
+def _by_case(rows: Iterable[Row]) -> dict[tuple[str, str, str], dict[int, list[Mapping[str, float | None]]]]:
+    """(site, case, patient) -> seed -> Dice by label, of each model."""
+    found: dict[tuple[str, str, str], dict[int, list[Mapping[str, float | None]]]] = {}
+    for r in rows:
+        found.setdefault((r["site"], r["case"], r["patient"]), {}).setdefault(r["seed"], []).append(r["dice"])
+    return found
+
+
+def _counts(dice: float | None) -> bool:
+    return dice is not None and math.isfinite(dice)
+
+
+def _or_one(dice: float | None) -> float:
+    return dice if dice is not None and math.isfinite(dice) else 1.0
 
 
 def by_patient(cases: Iterable[CaseScore]) -> Patients:

@@ -7,15 +7,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from server.report.sentences import number
-from server.report.tables import Scores, summarise, summarise_sites, winners
+from server.report.sentences import failed, number
+from server.report.tables import Scores, winners
 from server.report.verdict import judge
 
 COLOURS = {"better": "green", "mixed": "yellow", "open": "yellow", "worse": "red", "none": "yellow"}
 
 
 def print_summary(results: Mapping[str, Any], console: Console) -> None:
-    """Print mean test Dice by site and method (the best in bold) and the verdict.
+    """Print mean test Dice by site and method (the best in bold), what failed, and the verdict.
 
     Args:
         results: The content of `results.json`.
@@ -27,24 +27,29 @@ def print_summary(results: Mapping[str, Any], console: Console) -> None:
     for method in scores.methods:
         table.add_column(Text(scores.titles[method]), justify="right", max_width=12)
     for site in scores.trained:
-        table.add_row(Text(site), *_cells(scores, {m: summarise(scores.at(m, site)) for m in scores.methods}))
+        table.add_row(Text(site), *_cells(scores, site))
     if len(scores.trained) > 1:
-        means = {m: summarise_sites([scores.at(m, s) for s in scores.trained]) for m in scores.methods}
         table.add_section()
-        table.add_row("mean of training sites", *_cells(scores, means))
+        table.add_row("mean of training sites", *_cells(scores, None))
     if scores.unseen:
         table.add_section()
     for site in scores.unseen:
-        row = {m: summarise(scores.at(m, site)) for m in scores.methods}
-        table.add_row(Text(f"{site} (not in training)"), *_cells(scores, row))
+        table.add_row(Text(f"{site} (not in training)"), *_cells(scores, site))
     console.print(table)
+    for line in failed(scores):
+        console.print(Text(f"† {line}", style="red"))
     verdict = judge(results, scores)
     console.print(Text(verdict.headline, style=f"bold {COLOURS[verdict.tone]}"))
     if verdict.sentences:
         console.print(Text(verdict.sentences[0]))
 
 
-def _cells(scores: Scores, row: Mapping[str, Any]) -> list[Text]:
-    means = {m: s.mean if s else None for m, s in row.items()}
-    first = winners(means)
-    return [Text(number(means[m]), style="bold" if m in first else "") for m in scores.methods]
+def _cells(scores: Scores, site: str | None) -> list[Text]:
+    first = winners(scores.contest(site))
+    return [Text(_cell(scores, m, site), style="bold" if m in first else "") for m in scores.methods]
+
+
+def _cell(scores: Scores, method: str, site: str | None) -> str:
+    """The mean; † marks one that something is missing in."""
+    found, gaps = scores.summary(method, site), scores.missing(method, site)
+    return ("failed" if gaps and not found else number(found.mean if found else None)) + ("†" if gaps else "")

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from server.report import sentences
 from server.report.comparison import Difference, compare
-from server.report.tables import Scores, is_pooled, summarise_sites
+from server.report.failures import LOCAL
+from server.report.tables import Scores, is_pooled
 
-LOCAL = "local"
 SMALL = 0.01
 """Mean Dice gains below this are called small: a certain gain is not yet a large one."""
 
@@ -22,7 +22,7 @@ class Verdict:
         tone: "better", "mixed" (better, but some site loses), "open", "worse" or "none" (nothing to compare).
         headline: One short sentence.
         sentences: The reasons, most important first.
-        federated: Key of the federated method that was better on the validation cases.
+        federated: Key of the method that stands for federation, see `choose`.
         comparisons: The federated method against local, pooled and the other baselines, over the training sites.
         sites: Against local, site by site.
     """
@@ -39,38 +39,65 @@ def judge(results: Mapping[str, Any], scores: Scores | None = None) -> Verdict:
     """The verdict on the simulation in `results` (the content of `results.json`)."""
     scores = scores or Scores(results)
     candidates = [m for m in scores.methods if scores.kinds[m] == "federated"]
-    federated = chosen(results["costs"], candidates)
-    if federated is None:
-        return Verdict("none", "Not judged: no federated method was run.", (), None, (), ())
+    choice = choose(results["costs"], candidates, results["study"].get("method"))
+    if choice is None:
+        why = "every federated method failed" if candidates else "no federated method was run"
+        return Verdict("none", f"Not judged: {why}.", (), None, (), ())
+    federated = choice.method
     pooled = best(scores, [m for m in scores.methods if is_pooled(m)])
     others = [m for m in scores.methods if scores.kinds[m] == "baseline" and m != LOCAL and not is_pooled(m)]
     overall = {m: d for m in [LOCAL, *others, pooled] if m and (d := compare(scores, federated, m))}
     sites = [d for s in scores.sites if (d := compare(scores, federated, LOCAL, s))]
     home = [d for d in sites if d.site in scores.trained]
     tone, headline = _headline(scores, overall, home)
+    if any(d.incomplete for d in overall.values()):
+        headline += " Some runs failed, so the comparison has gaps."
     reasons = []
     if LOCAL in overall:
-        reasons += [sentences.against_local(scores, overall[LOCAL], len(home)), sentences.by_site(home)]
+        reasons += [sentences.against_local(scores, overall[LOCAL]), sentences.by_site(home)]
     reasons += [sentences.unseen(scores, d) for d in sites if d.site in scores.unseen]
     reasons += [sentences.against_pooled(scores, d) for m, d in overall.items() if is_pooled(m)]
     reasons += [sentences.against_other(scores, d) for m, d in overall.items() if m in others]
     if LOCAL in overall:
         reasons.append(sentences.seeds(overall[LOCAL], len(scores.seeds)))
-    if len(candidates) > 1:
-        reasons.append(sentences.selection(scores, federated, len(candidates)))
+    reasons.append(sentences.selection(scores, federated, choice.why, len(candidates)))
     return Verdict(tone, headline, tuple(filter(None, reasons)), federated, tuple(overall.values()), tuple(sites))
 
 
-def chosen(costs: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> str | None:
-    """The method with the highest mean validation Dice, over its runs and seeds; test cases have no say in it."""
-    found = {m: [c["validation"] for c in costs if c["method"] == m and c["validation"] is not None] for m in methods}
-    means = {m: fmean(values) for m, values in found.items() if values}
-    return max(means, key=means.__getitem__) if means else None
+@dataclass(frozen=True)
+class Choice:
+    """The method that stands for federation: the best on `validation` cases, the study's `own`, or the `first`."""
+
+    method: str
+    why: Literal["validation", "own", "first"]
+
+
+def choose(costs: Sequence[Mapping[str, Any]], methods: Sequence[str], own: str | None) -> Choice | None:
+    """Choose the method that stands for federation; test cases have no say in it.
+
+    It is the one with the highest mean validation Dice over the seeds; methods that failed under some seed only
+    compete if all did. Without validation cases it is the study's own strategy, or the first one that ended.
+
+    Args:
+        costs: The rows of `results["costs"]`; a run that failed has none.
+        methods: Keys of the federated methods.
+        own: Key of the study's own strategy, if it is among them.
+    """
+    runs = {m: [c["validation"] for c in costs if c["method"] == m] for m in methods}
+    most = max(map(len, runs.values()), default=0)
+    ended = [m for m, values in runs.items() if values and len(values) == most]
+    means = {m: fmean(found) for m in ended if (found := [v for v in runs[m] if v is not None])}
+    if means:
+        return Choice(max(means, key=means.__getitem__), "validation")
+    if own in ended:
+        return Choice(own, "own")
+    return Choice(ended[0], "first") if ended else None
 
 
 def best(scores: Scores, methods: Sequence[str]) -> str | None:
-    """The method with the highest mean over the training sites; None if none has a score."""
-    means = {m: s.mean for m in methods if (s := summarise_sites([scores.at(m, site) for site in scores.trained]))}
+    """The method with the highest mean over the training sites, a complete one if there is any; None without scores."""
+    means = {m: s.mean for m in methods if (s := scores.summary(m, None))}
+    means = {m: v for m, v in means.items() if not scores.missing(m, None)} or means
     return max(means, key=means.__getitem__) if means else None
 
 

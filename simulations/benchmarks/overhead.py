@@ -74,13 +74,13 @@ def make_sites(folder: Path) -> list[SiteData]:
             image = (label + rng.normal(size=SHAPE))[None].astype(np.float32)
             place = grid(SHAPE, np.eye(4))
             voxels = [int(label.sum())]
-            foreground = np.argwhere(label).astype(np.int32)
+            foreground = np.column_stack([np.argwhere(label), label[label > 0]]).astype(np.int32)
             store(
                 folder / key,
                 {"image": image, "label": label, "truth": label, "foreground": foreground},
-                {"plan": place, "own": place, "voxels": voxels, "plan_voxels": voxels},
+                {"image": key, "plan": place, "own": place, "voxels": voxels, "plan_voxels": voxels},
             )
-            cases.append(CachedCase(key, key, folder / key, key))
+            cases.append(CachedCase(key, key, folder / key, key, key))
         sites.append(SiteData(tuple(cases), (), ()))
     return sites
 

@@ -32,6 +32,7 @@ def make_case(tmp_path: Path) -> MakeCase:
         folder = tmp_path / "cache" / name
         own = label if truth is None else truth
         meta: Meta = {
+            "image": name,
             "plan": _grid(label.shape, 1.0, label.shape),
             "own": _grid(own.shape, label.shape[0] / own.shape[0], label.shape),
             "voxels": [int((own == 1).sum())],
@@ -41,10 +42,10 @@ def make_case(tmp_path: Path) -> MakeCase:
             "image": image.astype(np.float32),
             "label": label.astype(np.uint8),
             "truth": own.astype(np.uint8),
-            "foreground": np.argwhere(label).astype(np.int32),
+            "foreground": np.column_stack([np.argwhere(label), label[label > 0]]).astype(np.int32),
         }
         store(folder, arrays, meta)
-        return CachedCase(name, f"patient-{name}", folder, name)
+        return CachedCase(name, f"patient-{name}", folder, name, name)
 
     return make
 

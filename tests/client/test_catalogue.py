@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from client.data.catalogue import find_cases, recognise
+from client.data.catalogue import find_cases, left_out, recognise
 from client.data.volume import Case
 from client.site import SiteConfig
 from common.errors import DataError
@@ -142,14 +142,29 @@ def test_csv_without_names_and_with_columns_per_channel(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wrapped", [True, False])
 def test_json_datalist(wrapped: bool, tmp_path: Path) -> None:
     rows = [{"image": ["a.nii", "b.nii"], "label": "l.nii", "patient": 7}, {"image": "c.nii", "fold": 1}]
-    content = {"training": rows[:1], "validation": rows[1:], "testing": ["d.nii"]} if wrapped else rows
+    content = {"training": rows, "numTraining": 2} if wrapped else rows
     (tmp_path / "datalist.json").write_text(json.dumps(content))
+    assert left_out(site(tmp_path)) == []
     cases = find_cases(site(tmp_path), 2)
-    assert cases[:2] == [
+    assert cases == [
         Case("a", "7", (tmp_path / "a.nii", tmp_path / "b.nii"), tmp_path / "l.nii"),
         Case("c", "c", (tmp_path / "c.nii",), None),
     ]
     assert [c.id for c in find_cases(site(tmp_path, where={"fold": "1"}), 2)] == ["c"]
+
+
+def test_lists_that_a_datalist_keeps_apart_are_not_read(tmp_path: Path) -> None:
+    apart = {"validation": [{"image": "v.nii", "label": "lv.nii"}], "testing": ["t.nii"],
+             "test": [{"image": "x.nii", "label": "lx.nii"}, {"image": "y.nii", "label": "ly.nii"}]}  # fmt: skip
+    table = tmp_path / "datalist.json"
+    table.write_text(json.dumps({"training": [{"image": "a.nii", "label": "la.nii"}], **apart}))
+    assert [case.id for case in find_cases(site(tmp_path), 1)] == ["a"]
+    (finding,) = left_out(site(tmp_path))
+    assert (finding.code, finding.severity) == ("held-out", "warning")
+    assert finding.what == f"{table}: 1 under `validation`, 1 under `testing`, 2 under `test` are left out"
+    table.write_text(json.dumps(apart))
+    with pytest.raises(DataError, match="no rows under `training`, only under validation, testing, test"):
+        find_cases(site(table), 1)
 
 
 @pytest.mark.parametrize(

@@ -41,9 +41,10 @@ def test_a_good_case_has_no_finding() -> None:
 
 @pytest.mark.parametrize(
     ("fault", "expected"),
-    [(moved(MASK, 0, 3, 0.0006), ["label-grid"]), (moved(MASK, 0, 3, 0.0004), []),
-     (moved(MASK, 2, 2, 0.003), ["label-grid"]), (moved(MASK, 2, 2, 0.002), []),
-     (moved(MASK, 0, 1, -0.01), ["label-grid"]),
+    # At most a tenth of the smallest voxel size, 0.05 mm: of an origin, of 4 steps along z, of 3 along y in x.
+    [(moved(MASK, 0, 3, 0.051), ["label-grid"]), (moved(MASK, 0, 3, 0.049), []),
+     (moved(MASK, 2, 2, 0.0126), ["label-grid"]), (moved(MASK, 2, 2, -0.0124), []),
+     (moved(MASK, 0, 1, -0.0168), ["label-grid"]), (moved(MASK, 0, 1, -0.0165), []),
      (Volume(MASK.array[:, :, :, :4], MASK.affine), ["label-grid"]),
      (Volume(MASK.array.astype(np.float32) + 1e-4, MASK.affine), []),
      (Volume(MASK.array * 2, MASK.affine), ["label-value"]),
@@ -53,6 +54,24 @@ def test_a_good_case_has_no_finding() -> None:
 )  # fmt: skip
 def test_label_faults(fault: Volume, expected: list[str]) -> None:
     assert codes(mask=fault) == expected
+
+
+def test_a_grid_is_as_far_apart_as_its_farthest_corner() -> None:
+    """A turn by `angle` about z through voxel 0: a chord of 2 r sin(angle / 2) at the corner of radius r."""
+    angle, shape = 0.001, (1, 301, 401, 2)
+    turn = np.eye(4)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    scan = Volume(np.zeros(shape, np.int16), np.diag([0.5, 0.5, 2.5, 1]))
+    mask = Volume(np.zeros(shape, np.uint8), turn @ scan.affine)
+    (finding,) = checks.check_grid(CASE, Path("mask.nii.gz"), mask, scan, "label-grid")
+    # 300 and 400 steps of 0.5 mm are 250 mm along the diagonal.
+    assert f"up to {2 * 250 * np.sin(angle / 2):.3g} mm apart (at most 0.05 mm)" in finding.what
+    near = Volume(mask.array[:, :31, :41], mask.affine), Volume(scan.array[:, :31, :41], scan.affine)
+    assert checks.check_grid(CASE, Path("mask.nii.gz"), *near, "label-grid") == []
+    flat = Volume(mask.array[..., 0], mask.affine), Volume(scan.array[..., 0], scan.affine)
+    assert [f.what for f in checks.check_grid(CASE, Path("mask.nii.gz"), *flat, "label-grid")] == [
+        finding.what.replace(str(scan.array.shape[1:]), "")
+    ]
 
 
 def test_unknown_values_are_named() -> None:
@@ -79,7 +98,7 @@ def test_dimensions_and_channel_grids() -> None:
 
 def test_oddities_of_usable_cases_are_warnings() -> None:
     own = {"shape": [3, 4, 5], "affine": np.eye(4).tolist(), "spacing": [1.0, 1.0, 1.0]}
-    meta: Meta = {"own": own, "plan": own, "voxels": [4, 2], "plan_voxels": [4, 2]}  # type: ignore[typeddict-item]
+    meta: Meta = {"image": "", "own": own, "plan": own, "voxels": [4, 2], "plan_voxels": [4, 2]}  # type: ignore[typeddict-item]
     assert checks.warnings(CASE, meta, ["a", "b"]) == []
     (lost,) = checks.warnings(CASE, {**meta, "plan_voxels": [4, 0]}, ["a", "b"])
     assert (lost.code, lost.severity, "b is too small" in lost.what) == ("label-lost", "warning", True)

@@ -89,6 +89,24 @@ def test_share_of_patches_on_a_label(
         assert places.max(0).values.tolist() == [5, 5]
 
 
+@pytest.mark.parametrize("present", [(1, 2, 3), (1, 3)])
+def test_labels_of_a_case_are_drawn_alike(make_case: MakeCase, make_study: MakeStudy, present: tuple[int, ...]) -> None:
+    """Label 1 fills two thirds, 2 a slab, 3 is one voxel: each is the centre of 1/n of the patches, by its binomial."""
+    label = np.zeros((60, 60))
+    label[:40], label[50:53, :20], label[58, 58] = 1, 2, 3
+    label[~np.isin(label, present)] = 0
+    case = make_case("a", np.zeros((1, 60, 60)), label)
+    training = {"foreground": 1.0, "batch": 600}
+    batches = Batches([case], make_study((8, 8), labels=["a", "b", "c"], training=training), 3)
+    held = batches.at(0)[1].flatten(1)
+    # The three lie too far apart for one patch.
+    shares = [float((held == value).any(1).float().mean()) for value in present]
+    assert sum(shares) == pytest.approx(1)
+    n = len(present)
+    assert shares == pytest.approx([1 / n] * n, abs=4 * np.sqrt(1 / n * (1 - 1 / n) / 600))
+    assert same(batches.at(1), Batches([case], batches.study, 3).at(1))
+
+
 def test_uniform_patches_reach_every_voxel(make_case: MakeCase, make_study: MakeStudy) -> None:
     image = np.arange(144).reshape(1, 12, 12)
     batches = Batches([make_case("a", image, np.zeros((12, 12)))], make_study((8, 8), training={"batch": 200}), 3)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,9 +16,9 @@ from client.data import cache as cached
 from client.data import prepare as module
 from client.data.prepare import prepare
 from client.data.preprocess import restore
-from client.data.volume import SiteData
+from client.data.volume import SiteData, Volume
 from client.site import SiteConfig
-from common.errors import DataError
+from common.errors import DataError, StorageError
 from common.study import Study
 
 AFFINE = np.diag([-0.8, -0.8, 2, 1])  # stored LPS, as DICOM converters do
@@ -81,7 +82,7 @@ def test_a_prepared_case_holds_what_its_docstring_says(scans: Path) -> None:
     assert 2 * (back & truth).sum() / (back.sum() + truth.sum()) > 0.9
     foreground = cached.load_foreground(case)
     assert foreground.dtype == np.int32
-    assert {tuple(v) for v in foreground} == {tuple(v) for v in np.argwhere(label)}
+    assert {tuple(v) for v in foreground} == {(*v, 1) for v in np.argwhere(label)}
 
 
 def test_nothing_that_names_a_file_or_patient_is_in_the_cache(scans: Path) -> None:
@@ -152,6 +153,31 @@ def test_the_same_scan_of_two_patients_is_left_out(scans: Path) -> None:
     assert run(scans).findings == ()
 
 
+def test_the_same_voxels_in_another_file_are_the_same_scan(scans: Path) -> None:
+    stored = nib.load(scans / "images/case0.nii.gz")
+    # Without compression, the first axis turned, a header of its own.
+    turned = nib.Nifti1Image(np.asarray(stored.dataobj)[::-1].astype(np.float32), np.diag([0.8, -0.8, 2, 1]))
+    turned.header["descrip"] = b"again"
+    nib.save(turned, scans / "images/copy.nii")
+    mask = np.asarray(nib.load(scans / "labels/case0.nii.gz").dataobj)[::-1]
+    nib.save(nib.Nifti1Image(mask, turned.affine), scans / "labels/copy.nii")
+    data = run(scans)
+    assert [(f.code, f.case) for f in data.findings] == [("duplicate", "copy")]
+    cases = [case for part in (data.train, data.validation, data.test) for case in part]
+    assert len({case.image for case in cases}) == len(cases) == 6
+    coarse = STUDY.model_copy(update={"plan": STUDY.plan.model_copy(update={"spacing": (2.0, 2.0, 2.0)})})
+    again = run(scans, coarse)
+    assert {c.id: c.image for c in again.train} == {c.id: c.image for c in data.train}
+
+
+def test_what_a_datalist_keeps_apart_is_left_out_and_said(scans: Path) -> None:
+    rows = [{"image": f"images/case{n}.nii.gz", "label": f"labels/case{n}.nii.gz"} for n in range(6)]
+    (scans / "datalist.json").write_text(json.dumps({"training": rows[:4], "testing": rows[4:]}))
+    data = run(scans, study(bad_cases="refuse"))
+    assert {c.id for part in (data.train, data.validation, data.test) for c in part} == {f"case{n}" for n in range(4)}
+    assert [(f.code, f.severity) for f in data.findings] == [("held-out", "warning")]
+
+
 def test_a_missing_file_is_a_finding(scans: Path) -> None:
     (scans / "cases.csv").write_text(
         "image,label\nimages/case0.nii.gz,labels/case0.nii.gz\nimages/x.nii.gz,labels/y.nii\n"
@@ -189,6 +215,30 @@ def test_progress_counts_every_case(scans: Path) -> None:
     assert seen == [(n, 6) for n in range(1, 7)]
 
 
+def test_progress_counts_cases_when_they_are_done(scans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first case is held up until the other five are counted."""
+    others, whole = threading.Event(), module.read
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+
+    def slow(path: Path, label: bool = False) -> Volume:
+        if path.name == "case0.nii.gz":
+            assert others.wait(30)
+        return whole(path, label=label)
+
+    monkeypatch.setattr(module, "read", slow)
+    site = SiteConfig(name="here", data=scans)
+    prepare(STUDY, site, cache=scans / "c", home=scans / "h", progress=lambda done, _: done == 5 and others.set())
+    assert others.is_set()
+
+
+def test_a_folder_that_cannot_be_written_is_said(scans: Path) -> None:
+    site = SiteConfig(name="here", data=scans)
+    (scans / "file").touch()
+    for places in ({"cache": scans / "file", "home": scans / "h"}, {"cache": scans / "c", "home": scans / "file"}):
+        with pytest.raises(StorageError, match=r"file.* could not be written"):
+            prepare(STUDY, site, **places)
+
+
 def test_a_damaged_cache_is_made_again(scans: Path) -> None:
     first = run(scans)
     case = first.train[0]
@@ -206,7 +256,7 @@ def test_a_damaged_cache_is_made_again(scans: Path) -> None:
 def test_many_writers_of_one_case(tmp_path: Path) -> None:
     folder = cached.folder_of(tmp_path, "ab" * 32)
     own = {"shape": [4], "affine": np.eye(4).tolist(), "spacing": [1.0]}
-    meta = {"own": own, "plan": own, "voxels": [1], "plan_voxels": [1]}
+    meta = {"image": "", "own": own, "plan": own, "voxels": [1], "plan_voxels": [1]}
     left = folder.parent / ".killed.123"
     left.mkdir(parents=True)
     os.utime(left, (0, 0))
@@ -233,11 +283,11 @@ def test_foreground_is_bounded_and_balanced() -> None:
     label[:30] = 1
     label[35, :10, :10] = 2
     chosen = module._foreground(label, "key")
-    counts = np.bincount(label[tuple(chosen.T)])
-    assert counts.tolist() == [0, module.FOREGROUND // 2, 100]
+    np.testing.assert_array_equal(chosen[:, 3], label[tuple(chosen[:, :3].T)])
+    assert np.bincount(chosen[:, 3]).tolist() == [0, module.FOREGROUND // 2, 100]
     assert len(np.unique(chosen, axis=0)) == len(chosen)
     # Drawn over the whole label, not its first voxels: the mean index of 0 .. 29 is 14.5.
-    assert chosen[label[tuple(chosen.T)] == 1][:, 0].mean() == pytest.approx(14.5, abs=0.5)
+    assert chosen[chosen[:, 3] == 1][:, 0].mean() == pytest.approx(14.5, abs=0.5)
 
 
 def test_grey_pictures_saved_as_colour(tmp_path: Path) -> None:
@@ -258,7 +308,7 @@ def test_grey_pictures_saved_as_colour(tmp_path: Path) -> None:
     assert cached.load_image(case).shape == (1, 16, 16)
     grey = np.asarray(Image.open(tmp_path / "xray/labels" / f"{case.id}.png"))
     np.testing.assert_array_equal(cached.load_truth(case), grey >= 128)
-    assert cached.load_foreground(case).shape[1] == 2
+    assert cached.load_foreground(case).shape[1] == 2 + 1
 
 
 def test_hashes_are_taken_again_when_a_file_changes(tmp_path: Path) -> None:

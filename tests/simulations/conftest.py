@@ -26,10 +26,11 @@ def make_case(folder: Path, name: str, seed: int) -> CachedCase:
     image = (label + 0.4 * rng.normal(size=label.shape)).astype("float32")[None]
     grid = preprocess.grid((16, 16), np.eye(4))
     voxels = [int(label.sum())]
-    arrays = {"image": image, "label": label, "truth": label, "foreground": np.argwhere(label).astype("int32")}
+    foreground = np.column_stack([np.argwhere(label), label[label > 0]]).astype("int32")
+    arrays = {"image": image, "label": label, "truth": label, "foreground": foreground}
     case = folder / name
-    store(case, arrays, {"own": grid, "plan": grid, "voxels": voxels, "plan_voxels": voxels})
-    return CachedCase(name, name, case, f"{seed:064d}")
+    store(case, arrays, {"image": name, "own": grid, "plan": grid, "voxels": voxels, "plan_voxels": voxels})
+    return CachedCase(name, name, case, f"{seed:064d}", name)
 
 
 def toy_study(**changes: Any) -> Study:

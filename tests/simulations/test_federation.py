@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from client.data.patches import Batches
+from client.site import SiteConfig
 from client.training import Span, channels_last, make_optimizer, train
+from common import wire
 from common.errors import DataError, RoundError
 from common.losses import build_loss
 from common.nets import build_net
@@ -18,6 +20,7 @@ from common.wire import Schema, Terms
 from server.checkpoint import Checkpoints
 from server.events import read_events
 from server.rounds import Run, join
+from simulations.sites import Field
 
 
 def final(run) -> dict[str, np.ndarray]:
@@ -190,3 +193,87 @@ def test_run_folder_holds_no_pickle(toy, toy_study) -> None:
     toy.add("a", 0)
     run = toy.run(toy_study())
     assert {p.suffix for p in Path(run.folder).rglob("*") if p.is_file()} == {".json", ".jsonl", ".safetensors"}
+
+
+def test_the_pooled_site_makes_as_many_updates_as_a_site_on_average(toy, toy_study, monkeypatch) -> None:
+    """With epochs the sites' T differ; pooled T is their mean, however many cases are in the pool."""
+    toy.add("a", 0, cases=2)
+    toy.add("b", 100, cases=6)
+    study = toy_study(training={"steps": None, "epochs": 2})
+    monkeypatch.setattr("simulations.sites.prepare", lambda study, site, **_: toy.sites[site.name](study))
+    configs = tuple(SiteConfig(name=name, data=Path()) for name in toy.sites)
+    opened = Field(configs, toy.folder / "cache", toy.folder / "homes").open()
+    assert [s.steps(study) for s in opened] == [2, 6, 4]
+    assert len(opened[-1].data(study).train) == 8
+
+
+def test_a_round_that_a_site_did_not_validate_is_never_the_best(toy, toy_study) -> None:
+    toy.add("a", 0)
+    toy.add("b", 100)
+    study = toy_study()
+    grid, sites = toy.grid()
+    members = list(join(grid, study).values())
+    run = Run(grid, study, toy.folder / "run", members, members)
+    load, calls = sites[1].data, iter(range(100))
+
+    def misses_the_last_validation(study):
+        raise_now = next(calls) == 8  # three rounds of training (2 looks each), then the third validation
+        if raise_now:
+            raise DataError("gone")
+        return load(study)
+
+    sites[1].data = misses_the_last_validation
+    state = run.start()
+    events = read_events(run.folder / "events.jsonl")
+    missed = [e["round"] for e in events if e["event"] == "failed"]
+    assert missed
+    assert state.best_round not in missed
+
+
+@pytest.mark.parametrize(
+    ("metric", "value"), [("num-examples", 5), ("num-examples", 0), ("steps", 4), ("loss", float("nan"))]
+)
+def test_a_site_cannot_claim_more_than_it_joined_with(toy, toy_study, monkeypatch, metric: str, value: float) -> None:
+    toy.add("a", 0)
+    toy.add("b", 100)
+    study = toy_study(rounds={"number": 1})
+    grid, _ = toy.grid()
+    honest = wire.train_reply
+    replies = iter((False, True))
+
+    def lies(message, flat, metrics):
+        return honest(message, flat, {**metrics, metric: value} if next(replies) else metrics)
+
+    monkeypatch.setattr(wire, "train_reply", lies)
+    members = list(join(grid, study).values())
+    run = Run(grid, study, toy.folder / "run", members, members)
+    run.start()
+    assert [e["sites"] for e in read_events(run.folder / "events.jsonl") if e["event"] == "folded"] == [["a"]]
+
+
+def test_a_site_with_a_path_for_a_name_is_left_out_and_a_name_stands_once(toy, toy_study) -> None:
+    toy.add("a", 0)
+    toy.add("b", 100)
+    grid, sites = toy.grid()
+    sites[1].config = SiteConfig.model_construct(name="../../x", data=Path())
+    assert list(join(grid, toy_study())) == ["a"]
+    sites[1].config = sites[0].config
+    with pytest.raises(RoundError, match="two nodes say that they are the site a"):
+        join(grid, toy_study())
+
+
+def test_an_unexpected_error_at_a_site_is_a_code(toy, toy_study, monkeypatch) -> None:
+    toy.add("a", 0)
+    toy.add("b", 100)
+    grid, sites = toy.grid()
+    study = toy_study(rounds={"number": 1})
+    members = list(join(grid, study).values())
+
+    def out_of_memory(study):
+        raise MemoryError("/scans/DOE^JANE.nii")
+
+    sites[1].steps = out_of_memory
+    run = Run(grid, study, toy.folder / "run", members, members)
+    run.start()
+    failed = [e for e in read_events(run.folder / "events.jsonl") if e["event"] == "failed"]
+    assert [(e["site"], e["why"]) for e in failed] == [("b", "E_FEDSCAN")]

@@ -1,5 +1,6 @@
 """Splits against counting by hand, closed forms, nibabel and the published case counts of the real data."""
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -175,6 +176,31 @@ def test_tables_keep_several_channels(tmp_path: Path) -> None:
     found = sorted((c for s in sites for c in find_cases(s, 2)), key=lambda c: c.id)
     assert found == find_cases(SiteConfig(name="all", data=tmp_path), 2)
     assert all(len(case.images) == 2 for case in found)
+
+
+def test_channels_of_a_bids_data_set_go_by_name(tmp_path: Path) -> None:
+    for subject in ("sub-1", "sub-2"):
+        for folder, ending in ((".", "T1w"), (".", "FLAIR"), ("derivatives/manual", "dseg")):
+            file = tmp_path / "bids" / folder / subject / "anat" / f"{subject}_{ending}.nii.gz"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+    study = STUDY.model_copy(update={"data": STUDY.data.model_copy(update={"channels": ("t1", "flair")})})
+    partition = Partition.model_validate({"data": tmp_path / "bids", "by": {"sites": 2}})
+    sites = sites_by_split(partition, tmp_path / "bids", study, tmp_path / "tables")
+    found = sorted((c for s in sites for c in find_cases(s, 2)), key=lambda c: c.id)
+    assert [[image.name.partition("_")[2] for image in case.images] for case in found] == [
+        ["T1w.nii.gz", "FLAIR.nii.gz"]
+    ] * 2
+
+
+def test_what_a_datalist_keeps_apart_is_in_no_site(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lists = {"training": ["a.nii", "b.nii"], "testing": ["c.nii"]}
+    path = tmp_path / "datalist.json"
+    path.write_text(json.dumps(lists))
+    partition = Partition.model_validate({"data": path, "by": {"sites": 2}})
+    sites = sites_by_split(partition, path, STUDY, tmp_path / "tables")
+    assert sorted(c.id for s in sites for c in find_cases(s, 1)) == ["a", "b"]
+    assert "1 under `testing` are left out" in caplog.text
 
 
 def test_a_column_makes_one_site_per_value(tmp_path: Path) -> None:

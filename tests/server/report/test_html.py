@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import re
+import statistics
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -24,6 +25,7 @@ from server.report.terminal import print_summary
 
 Make = Callable[..., dict[str, Any]]
 VOID = {"meta", "br", "img", "line", "rect", "path", "polygon", "polyline"}
+CSS_DAGGER = 'content: "† "'
 EVIL = '<script>alert("1")</script>'
 
 
@@ -143,6 +145,7 @@ def test_summary_csv_and_json_agree_with_the_rows(tmp_path: Path, make_results: 
     with (tmp_path / "summary.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [float(r["mean"]) for r in rows] == [s["mean"] for s in content["summary"]]
+    rows = [r for r in rows if r["label"] == "all"]
     line = next(r for r in rows if r["method"] == "fedavg" and r["site"] == "St. Elm")
     cases = [c for c in results["cases"] if c["method"] == "fedavg" and c["site"] == "St. Elm"]
     assert float(line["mean"]) == pytest.approx(fmean(c["dice"]["anterior"] for c in cases))
@@ -157,6 +160,83 @@ def test_summary_csv_and_json_agree_with_the_rows(tmp_path: Path, make_results: 
     assert means["(mean of training sites)", "fedavg"] == pytest.approx(expected)
     assert f"{expected:.3f}" in text
     assert content["headline"] in text
+
+
+def test_summary_has_every_label_at_every_site(tmp_path: Path, make_results: Make) -> None:
+    results = make_results(sites=3, labels=2, seeds=2, rounds=2)
+    text = write(tmp_path, results)
+    with (tmp_path / "summary.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    places = [*(s["name"] for s in results["sites"]), "(mean of training sites)"]
+    expected = {(m["key"], s, x) for m in results["methods"] for s in places for x in ("all", *results["labels"])}
+    assert {(r["method"], r["site"], r["label"]) for r in rows} == expected
+    assert len(rows) == len(expected)
+    line = next(r for r in rows if (r["method"], r["site"], r["label"]) == ("fedavg", "St. Elm", "posterior"))
+    by_case: dict[str, list[float]] = {}
+    for c in results["cases"]:
+        if (c["method"], c["site"]) == ("fedavg", "St. Elm") and c["dice"]["posterior"] is not None:
+            by_case.setdefault(c["case"], []).append(c["dice"]["posterior"])
+    values = sorted(fmean(v) for v in by_case.values())
+    q1, median, q3 = statistics.quantiles(values, n=4, method="inclusive")
+    assert [float(line[k]) for k in ("median", "q1", "q3", "worst", "mean")] == pytest.approx(
+        [median, q1, q3, values[0], fmean(values)]
+    )
+    assert line["complete"] == "True"
+    assert f"<td>{median:.3f}<small>{q1:.3f}–{q3:.3f}</small><small>worst {values[0]:.3f}</small></td>" in text
+
+
+def fail(results: dict[str, Any]) -> dict[str, Any]:
+    """St. Elm's local model diverged under seed 2, and Lakeside did not answer FedProx's final test."""
+    gone = [("local", "St. Elm", None), ("fedprox", "all", "Lakeside")]
+    for method, trained_on, site in gone:
+        results["cases"] = [
+            c for c in results["cases"]
+            if (c["method"], c["trained_on"], c["seed"]) != (method, trained_on, 2) or site not in (None, c["site"])
+        ]  # fmt: skip
+    results["failures"] = [{"seed": 2, "method": "local", "trained_on": "St. Elm", "why": "its loss is not finite"}]
+    return results
+
+
+def test_failures_are_on_the_page_in_the_files_and_in_the_terminal(tmp_path: Path, make_results: Make) -> None:
+    results = fail(make_results(sites=4, rounds=3))
+    text = write(tmp_path, results)
+    page = "".join(Page(text).text)
+    lines = ["Local only at site St. Elm failed (seed 2): its loss is not finite.",
+             "FedProx has no final test at Lakeside (seed 2): the results hold no test case of it."]  # fmt: skip
+    assert all(line in page for line in lines)
+    assert "†" in page
+    with (tmp_path / "summary.csv").open(newline="", encoding="utf-8") as file:
+        rows = {(r["method"], r["site"], r["label"]): r for r in csv.DictReader(file)}
+    incomplete = {(m, s) for (m, s, label), r in rows.items() if label == "all" and r["complete"] == "False"}
+    castell = results["sites"][3]["name"]
+    mean = "(mean of training sites)"
+    assert incomplete == {("local", "St. Elm"), ("local", castell), ("local", mean), ("fedprox", "Lakeside"),
+                          ("fedprox", mean)}  # fmt: skip
+    assert not any(r["best"] == "True" for r in rows.values() if r["complete"] == "False")
+    assert len(json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["failures"]) == 2
+    console = Console(width=200, record=True, file=io.StringIO())
+    print_summary(results, console)
+    shown = console.export_text()
+    assert all(f"† {line}" in shown for line in lines)
+    assert shown.count("†") == len(incomplete) + len(lines)
+
+
+def test_a_whole_page_has_no_dagger(tmp_path: Path, make_results: Make) -> None:
+    assert "†" not in "".join(Page(write(tmp_path, make_results(sites=3, rounds=2))).text).replace(CSS_DAGGER, "")
+
+
+def test_a_method_that_failed_everywhere_is_said_to_have_failed(tmp_path: Path, make_results: Make) -> None:
+    results = make_results(sites=3, seeds=1, rounds=2)
+    for key in ("cases", "costs", "curves"):
+        results[key] = [c for c in results[key] if c["method"] != "consensus"]
+    results["failures"] = [{"seed": 1, "method": "consensus", "trained_on": "all", "why": EVIL}]
+    page = Page(write(tmp_path, results))
+    assert "script" not in [tag for tag, _ in page.tags]
+    assert f"Consensus of local models failed: {EVIL}." in "".join(page.text)
+    assert "".join(page.text).count("failed") >= 4  # the line, and a cell at each of two sites and in the mean
+    console = Console(width=200, record=True, file=io.StringIO())
+    print_summary(results, console)
+    assert console.export_text().count("failed†") == 4
 
 
 def test_missing_values_are_dashes(tmp_path: Path, make_results: Make) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server.report.verdict import judge
+from server.report.verdict import Choice, choose, judge
 
 Make = Callable[..., dict[str, Any]]
 
@@ -23,8 +23,9 @@ def study(gains: dict[str, float], patients: int = 12, seeds: int = 1, noise: fl
                                  "site": site, "case": f"c{k}", "patient": f"p{k}",
                                  "dice": {"x": value + float(rng.normal(0, noise))}})  # fmt: skip
     return {
-        "sites": [{"name": s, "use": "train"} for s in gains], "labels": ["x"], "cases": rows,
-        "seeds": list(range(1, seeds + 1)), "costs": [{"method": "fedavg", "validation": 0.8}],
+        "sites": [{"name": s, "use": "train", "test": patients} for s in gains], "labels": ["x"], "cases": rows,
+        "seeds": list(range(1, seeds + 1)), "study": {"method": "fedavg"},
+        "costs": [{"method": "fedavg", "validation": 0.8}],
         "methods": [{"key": "local", "title": "Local only", "kind": "baseline"},
                     {"key": "fedavg", "title": "FedAvg", "kind": "federated"},
                     {"key": "pooled_t", "title": "Pooled", "kind": "baseline"}],
@@ -124,3 +125,81 @@ def test_the_federated_method_is_chosen_on_validation_cases_not_on_test_cases() 
     results["cases"] += worse
     results["costs"].append({"method": "fedprox", "validation": 0.81})
     assert judge(results).federated == "fedprox"
+
+
+def with_fedprox(results: dict[str, Any]) -> dict[str, Any]:
+    """FedProx after FedAvg, 0.02 worse on the test cases, without validation."""
+    results["methods"].insert(1, {"key": "fedprox", "title": "FedProx", "kind": "federated"})
+    results["cases"] += [c | {"method": "fedprox", "dice": {"x": c["dice"]["x"] - 0.02}}
+                         for c in results["cases"] if c["method"] == "fedavg"]  # fmt: skip
+    results["costs"] = [{"method": m, "validation": None} for m in ("fedprox", "fedavg")]
+    return results
+
+
+def test_without_validation_cases_the_studys_own_strategy_stands_for_federation() -> None:
+    results = with_fedprox(study({"A": 0.05, "B": 0.05}))
+    found = judge(results)
+    assert (found.federated, found.tone) == ("fedavg", "better")
+    assert any(
+        "There are no validation cases" in s and "FedAvg stands for federation because it is the study’s own" in s
+        for s in found.sentences
+    )
+    results["study"]["method"] = None
+    found = judge(results)
+    assert found.federated == "fedprox"
+    assert any("because it is the first that was compared" in s for s in found.sentences)
+
+
+def test_a_method_that_failed_under_a_seed_is_not_chosen_before_one_that_did_not() -> None:
+    rows = [("fedavg", 0.8), ("fedavg", 0.8), ("fedprox", 0.9)]
+    costs = [{"method": m, "validation": v} for m, v in rows]
+    assert choose(costs, ["fedavg", "fedprox"], None) == Choice("fedavg", "validation")
+    assert choose([{"method": "fedavg", "validation": None}], ["fedprox", "fedavg"], "fedprox") == Choice(
+        "fedavg", "first"
+    )
+    assert choose([], ["fedavg"], "fedavg") is None
+
+
+def test_failed_federated_methods_are_not_called_absent() -> None:
+    results = study({"A": 0.05})
+    results |= {"costs": [], "failures": [failure("fedavg", "all")]}
+    results["cases"] = [c for c in results["cases"] if c["method"] != "fedavg"]
+    assert judge(results).headline == "Not judged: every federated method failed."
+
+
+def failure(method: str, trained_on: str, seed: int = 1) -> dict[str, Any]:
+    return {"seed": seed, "method": method, "trained_on": trained_on, "why": "the weights are not finite"}
+
+
+def test_a_failed_local_model_is_said_with_every_number_that_lacks_it() -> None:
+    results = study({"A": 0.05, "B": 0.05, "C": 0.05})
+    results["failures"] = [failure("local", "B")]
+    results["cases"] = [c for c in results["cases"] if (c["method"], c["site"]) != ("local", "B")]
+    found = judge(results)
+    local, pooled = found.comparisons
+    assert (local.compared, local.incomplete) == (2, ("B",))
+    assert (pooled.compared, pooled.incomplete) == (3, ())
+    assert "over 2 of 3 training sites" in found.sentences[0]
+    assert "Incomplete: something failed for B." in found.sentences[0]
+    assert found.headline == "Yes: federation was worth it. Some runs failed, so the comparison has gaps."
+
+
+def test_a_model_that_failed_under_one_seed_marks_its_site() -> None:
+    results = study({"A": 0.05, "B": 0.05}, seeds=2)
+    gone = ("local", "B", 2)
+    results["cases"] = [c for c in results["cases"] if (c["method"], c["site"], c["seed"]) != gone]
+    found = judge(results)  # nothing is stated: the gap shows in the rows
+    assert found.comparisons[0].incomplete == ("B",)
+    assert any("federation was better at A and B (incomplete)" in s for s in found.sentences)
+    assert "gaps" in found.headline
+
+
+def test_what_only_one_method_draws_counts_against_it() -> None:
+    """FedAvg draws a structure that is not there in every second case; local rightly draws nothing."""
+    results = study({"A": 0.0, "B": 0.0}, noise=0.0)
+    for row in results["cases"]:
+        if int(row["case"][1:]) % 2:
+            row["dice"]["x"] = 0.0 if row["method"] == "fedavg" else None
+    found = judge(results)
+    assert found.tone == "worse"
+    assert found.comparisons[0].means == pytest.approx((0.4, 0.9))
