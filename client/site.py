@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from common.records import Sha256
 from common.study import Name
 
 
@@ -36,6 +37,8 @@ class SiteConfig(BaseModel):
         labels: Study label -> stored value, values or range. Without it the i-th study label is stored as i.
         use: `test` sites are never trained on, only evaluated.
         device: `auto` takes CUDA, else MPS, else the CPU.
+        accept: Digests of the studies that may run here when the coordinator sends them, or `signer` for all that it
+            signed. Simulations do not ask.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -46,3 +49,4 @@ class SiteConfig(BaseModel):
     labels: dict[str, LabelRule] = {}
     use: Literal["train", "test"] = "train"
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    accept: Literal["signer"] | tuple[Sha256, ...] = ()

@@ -32,7 +32,7 @@ class Commands(click.Group):
 
     def entry_points(self) -> dict[str, EntryPoint]:
         """Entry points by the name under which they are typed."""
-        return {e.name: e for e in entry_points(group=GROUP)}
+        return offered(GROUP)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All names, sorted."""
@@ -41,7 +41,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command behind `cmd_name`, imported now; None when there is none."""
         entry = self.entry_points().get(cmd_name)
-        return None if entry is None else _load(entry)
+        return None if entry is None else load_command(entry)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -66,7 +66,13 @@ class Commands(click.Group):
                 formatter.write_text(NOT_INSTALLED)
 
 
-def _load(entry: EntryPoint) -> click.Command:
+def offered(group: str) -> dict[str, EntryPoint]:
+    """What the installed folders offer in a group of entry points, by the name under which it is typed."""
+    return {e.name: e for e in entry_points(group=group)}
+
+
+def load_command(entry: EntryPoint) -> click.Command:
+    """Import the command behind an entry point; raises ClickException when a module is not installed."""
     try:
         found = entry.load()
     except ModuleNotFoundError as error:

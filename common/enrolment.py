@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 
-from common.errors import IdentityError, SignatureError
+from common.errors import IdentityError, SignatureError, StudyError
 from common.records import Record, RecordError, Sha256, read_canonical, read_record
 from common.signing import VERSION, Base64Key, Kind, fingerprint, key_of, key_text, signed_bytes
 from common.study import Name
@@ -176,6 +176,15 @@ def read_join_file(raw: bytes) -> JoinFile:
 def coordinator_fingerprint(authority_der: bytes, signing_key: str) -> str:
     """The fingerprint of a coordinator: of its authority's certificate and its study-signing key."""
     return fingerprint("coordinator", sha256(authority_der).digest(), signing_key.encode())
+
+
+def check_site_name(name: str) -> None:
+    """Raise StudyError unless `name` may be a site's: it becomes a file name and a certificate's subject."""
+    try:
+        TypeAdapter(Name).validate_python(name)
+    except ValidationError:
+        rule = "lower-case letters, digits, - and _, first a letter or digit, at most 63"
+        raise StudyError(f"{name!r} is not a name for a site: {rule}") from None
 
 
 def node_key_text(key: EllipticCurvePublicKey) -> str:

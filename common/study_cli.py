@@ -1,14 +1,34 @@
-"""Write, check and explain a study."""
+"""Write, check, explain and sign a study."""
 
 import json
 from pathlib import Path
 from typing import Annotated
 
+import click
 import typer
+from typer.core import TyperGroup
 
+from common.cli import load_command, offered
 from common.errors import StudyError
 
-app = typer.Typer(help="Write, check and explain a study.", no_args_is_help=True, add_completion=False)
+GROUP = "fedscan.study_commands"
+
+
+class StudyCommands(TyperGroup):
+    """The commands below, and those that other folders offer as entry points of the group GROUP."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names: ours in the order of this file, then the others'."""
+        return [*super().list_commands(ctx), *sorted(offered(GROUP))]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command behind `cmd_name`, imported now if it is another folder's; None when there is none."""
+        entry = offered(GROUP).get(cmd_name)
+        return super().get_command(ctx, cmd_name) if entry is None else load_command(entry)
+
+
+app = typer.Typer(cls=StudyCommands, help="Write, check, explain and sign a study.", no_args_is_help=True,
+                  add_completion=False)  # fmt: skip
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="For scripts: JSON on standard output.")]

@@ -1,0 +1,71 @@
+"""What `fedscan site init` and `fedscan site join` do and say."""
+
+from pathlib import Path
+
+import click
+
+from client.identity import Identity, make_keys
+from client.joining import install, read_answer
+from common.enrolment import MAX_JOIN_BYTES, check_site_name, request_fingerprint
+from common.errors import IdentityError, StudyError
+from common.keys import PUBLIC, read_small, write_new
+from common.signing import same_fingerprint
+
+SITE_YAML = """\
+# What this site says of itself. Nothing here leaves the site.
+
+# The site's name; the coordinator may have given another one, which then stands in federation.json.
+name: {name}
+
+# Folder of the cases, or a table (CSV, JSON) that names them.
+data: ./scans
+
+# How the cases lie there: auto recognises nnunet, msd, bids, table and folders.
+# layout: auto
+
+# If your masks are numbered otherwise than the study's: study label -> your value.
+# labels: {{liver: 1, tumour: [2, 3]}}
+
+# Studies that may run here: digests (`fedscan study check` prints them), or the one word signer for every study that
+# this federation's coordinator has signed. Without either nothing runs.
+accept: []
+
+# auto takes CUDA, else MPS, else the CPU.
+# device: auto
+"""
+
+
+def init(home: Path, name: str | None, new_keys: bool) -> None:
+    """Make keys and request; write site.yaml when there is none."""
+    if name is None:
+        if not new_keys:
+            raise StudyError("give the site a name: fedscan site init --name oslo")
+        name = Identity(home).federation().site
+    check_site_name(name)
+    request_path = home / f"{name}-request{'-new-keys' if new_keys else ''}.json"
+    if request_path.exists():
+        raise IdentityError(f"{request_path} exists already; move it away if it is no longer needed")
+    request = make_keys(home, name, new_keys)
+    write_new(request_path, request, PUBLIC)
+    if not (home / "site.yaml").exists():
+        write_new(home / "site.yaml", SITE_YAML.format(name=name).encode(), PUBLIC)
+        click.echo(f"{home / 'site.yaml'} written: say there where the scans are and which studies may run")
+    click.echo(f"{request_path} written: send it to the coordinator. It holds no secret.")
+    click.echo(f"  fingerprint {request_fingerprint(request)}")
+    click.echo("  The coordinator calls and asks for it. The keys stay here, in link/ and trainer/.")
+
+
+def join(home: Path, file: Path, yes: str | None, replace: bool) -> None:
+    """Check the coordinator's answer, ask, install."""
+    answer = read_answer(home, read_small(file, MAX_JOIN_BYTES))
+    if yes is not None:
+        if not same_fingerprint(yes, answer.fingerprint):
+            raise IdentityError(f"the coordinator's fingerprint is {answer.fingerprint}, not {yes}")
+    elif not answer.known:
+        click.echo(f"{file} makes this site {answer.join.site} in the federation of {answer.join.host}.")
+        click.echo(f"  fingerprint of the coordinator: {answer.fingerprint}")
+        click.confirm("Does the coordinator read the same to you by telephone?", abort=True)
+    joined = install(home, answer, replace)
+    click.echo(f"joined {joined.host}:{joined.port} as {joined.site}")
+    click.echo(f"  certificate valid until {answer.certificate.not_valid_after_utc:%Y-%m-%d}")
+    click.echo(f"  coordinator {answer.fingerprint}")

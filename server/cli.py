@@ -1,0 +1,164 @@
+"""The coordinator: its keys, its server and its sites."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="The coordinator: its keys, its server and its sites.", no_args_is_help=True,
+                  add_completion=False)  # fmt: skip
+site = typer.Typer(help="The enrolled sites.", no_args_is_help=True)
+app.add_typer(site, name="site")
+
+Home = Annotated[Path, typer.Option(help="The coordinator's folder.", envvar="FEDSCAN_SERVER_HOME")]
+Keys = Annotated[
+    Path | None, typer.Option(help="Folder of the offline keys, when not in the home.", show_default=False)
+]
+PassphraseFile = Annotated[
+    Path | None,
+    typer.Option(help="File with the passphrase, for scripts; else it is asked for.", envvar="FEDSCAN_PASSPHRASE_FILE",
+                 show_default=False),
+]  # fmt: skip
+Yes = Annotated[
+    str | None,
+    typer.Option("--yes", metavar="FINGERPRINT", help="Do not ask: go on if this is the fingerprint.",
+                 show_default=False),
+]  # fmt: skip
+DEFAULT_HOME = Path("fedscan-server")
+RequestFile = Annotated[
+    Path, typer.Argument(metavar="REQUEST", help="The file that the site sent.", show_default=False)
+]
+SiteName = Annotated[str, typer.Argument(metavar="NAME", help="The site's name.", show_default=False)]
+Out = Annotated[Path | None, typer.Option(help="The join file to write; else NAME.join.", show_default=False)]
+
+
+@app.command()
+def init(
+    host: Annotated[list[str], typer.Option(help="DNS name or address of the server; the first is given to sites.")],
+    ip: Annotated[list[str] | None, typer.Option(help="Further addresses.", show_default=False)] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the server.")] = 8443,
+    home: Home = DEFAULT_HOME,
+    passphrase_file: PassphraseFile = None,
+    allow_weak_passphrase: Annotated[
+        bool, typer.Option("--allow-weak-passphrase", help="For trials: a short passphrase or none.")
+    ] = False,
+) -> None:
+    """Make the coordinator's keys and certificates."""
+    from server.identity import create
+    from server.passphrase import new_passphrase
+
+    made = create(home, [*host, *(ip or [])], port, new_passphrase(passphrase_file, allow_weak_passphrase))
+    typer.echo(f"{home}: the coordinator {host[0]} is made")
+    typer.echo(f"  fingerprint {made.fingerprint()} (hospitals compare it by telephone)")
+    typer.echo(f"  {home / 'offline'} holds the keys that issue certificates and sign studies: keep a copy elsewhere;")
+    typer.echo("  the running server does not need it. Next: fedscan server backup FILE")
+
+
+@app.command()
+def fingerprint(home: Home = DEFAULT_HOME) -> None:
+    """Show the fingerprint that hospitals compare by telephone."""
+    from server.identity import Coordinator
+
+    typer.echo(Coordinator(home).fingerprint())
+
+
+@app.command()
+def renew(
+    host: Annotated[
+        list[str] | None, typer.Option(help="New DNS names or addresses, if they changed.", show_default=False)
+    ] = None,
+    home: Home = DEFAULT_HOME,
+    keys: Keys = None,
+    passphrase_file: PassphraseFile = None,
+) -> None:
+    """Issue a new certificate for the server."""
+    from server.identity import Coordinator
+    from server.passphrase import known_passphrase
+
+    coordinator = Coordinator(home)
+    unlocked = coordinator.unlock(known_passphrase(passphrase_file), keys)
+    certificate = coordinator.renew_server_certificate(unlocked, host or ())
+    typer.echo(f"{coordinator.tls_certificate_path}: valid until {certificate.not_valid_after_utc:%Y-%m-%d}")
+
+
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="The file to write.", show_default=False)], home: Home = DEFAULT_HOME
+) -> None:
+    """Write keys, certificates and enrolled sites to one file, to be kept like a key."""
+    from server.backup import back_up
+    from server.identity import Coordinator
+
+    names = back_up(Coordinator(home), file)
+    typer.echo(f"{file} written. The online keys in it are not encrypted: keep it as you keep keys.")
+    if "offline/signing.pem" not in names:
+        typer.echo("The offline keys lie elsewhere and are not in it.")
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(help="A file of `fedscan server backup`.", show_default=False)],
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Put a backup into a new home."""
+    from server.backup import restore as put_back
+
+    typer.echo(f"{home}: the coordinator {put_back(file, home).card.hosts[0]} is back")
+
+
+@site.command()
+def add(
+    request: RequestFile,
+    name: Annotated[
+        str | None, typer.Option(help="The site's name; else the proposed one is asked about.", show_default=False)
+    ] = None,
+    yes: Yes = None,
+    out: Out = None,
+    home: Home = DEFAULT_HOME,
+    keys: Keys = None,
+    passphrase_file: PassphraseFile = None,
+) -> None:
+    """Enrol a site from its request; answers with a join file."""
+    from server.desk import Desk
+
+    Desk(home, keys, passphrase_file).add(request, name, yes, out)
+
+
+@site.command("list")
+def list_sites(
+    home: Home = DEFAULT_HOME, as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False
+) -> None:
+    """Show the enrolled sites."""
+    from server.desk import show_sites
+
+    show_sites(home, as_json)
+
+
+@site.command("renew")
+def renew_site(
+    name: SiteName,
+    request: Annotated[
+        Path | None, typer.Option(help="A new request of the site, for new keys.", show_default=False)
+    ] = None,
+    yes: Yes = None,
+    out: Out = None,
+    home: Home = DEFAULT_HOME,
+    keys: Keys = None,
+    passphrase_file: PassphraseFile = None,
+) -> None:
+    """Issue a new certificate for a site; the old one stays good while the site changes over."""
+    from server.desk import Desk
+
+    Desk(home, keys, passphrase_file).renew(name, request, yes, out)
+
+
+@site.command()
+def revoke(
+    name: SiteName,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Shut a site out, at once."""
+    from server.desk import revoke_site
+
+    revoke_site(home, name, yes)
