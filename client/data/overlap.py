@@ -26,8 +26,9 @@ def duplicates_between(sites: Mapping[str, SiteData]) -> list[Finding]:
 
     Each site divides its own patients, so a scan that two sites hold may be trained on at one and tested at the other;
     the test then measures memory. Only who sees all sites can find that out: a simulation, never a federation, where
-    nothing that tells one scan from another leaves a site. A simulation should call this once all its sites are prepared and before anything is trained, refuse to run if there is an error, and show
-    the warnings. The union of the sites for pooled training must not be among `sites`.
+    nothing that tells one scan from another leaves a site. A simulation should call this once all its sites are
+    prepared and before anything is trained, refuse to run if there is an error, and show the warnings. The union of
+    the sites for pooled training must not be among `sites`.
 
     Scans are compared by their voxels (`CachedCase.image`). Patients are compared by name, and only where a name is
     not merely the case's own, because numbered files are called alike everywhere.

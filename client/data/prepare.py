@@ -150,7 +150,7 @@ def fingerprint(image: NDArray[np.float32]) -> str:
     A scan that was copied, compressed again or saved with another header has the same fingerprint.
     """
     digest = hashlib.sha256(repr(image.shape).encode())
-    digest.update(np.ascontiguousarray(image, dtype="<f4"))
+    digest.update(np.ascontiguousarray(image, dtype="<f4").data)
     return digest.hexdigest()
 
 
