@@ -2,9 +2,10 @@
 
 A: a FedAvg study as `fedscan simulate` runs it, from the first message to the last event: inline grid, app, rounds,
 spool, fold, checkpoints, site state. B: the same training steps alone, that is `client.training.train` on the same
-batches, once per site without a round. Both run in this process, interleaved (B A B A …), and the medians are divided.
-Left out on both sides: validation and test (the sites have no cases for them), and imports. B's net is built before its
-clock starts; A's is built on the clock. Processor time stands beside wall time, for machines that do other work too.
+batches, once per site without a round. With `--ray`, C: A's app and rounds on Flower's own Ray simulation, its start
+included. All run interleaved (B A C B A C …) in this process (Ray's workers in theirs) on prepared phantom sites; the
+medians are divided. Left out on all sides: validation and test (the sites keep no cases for them), preparing the
+cases, and imports. Processor time, of this process alone, stands beside wall time, for machines that do other work too.
 """
 
 import argparse
@@ -18,25 +19,22 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-import numpy as np
 import torch
+from flwr.serverapp import Grid
 
-from client.app import OpenSite, Workplace, make_app
-from client.data.cache import store
-from client.data.patches import Batches
-from client.data.preprocess import grid
-from client.data.volume import CachedCase, SiteData
+from client.app import OpenSite, make_app
 from client.site import SiteConfig
 from client.training import Span, channels_last, make_optimizer, train
 from common.losses import build_loss
 from common.nets import build_net
-from common.seeds import derive, generator
 from common.study import Study
 from common.wire import Terms
 from server.rounds import Run, join
 from simulations.inline import InlineGrid
+from simulations.phantom import make_phantom
+from simulations.sites import Field
 
-SITES, CASES, SHAPE = 3, 4, (48, 64, 48)
+SITES, CASES = 3, 6
 TARGET = 1.05
 
 
@@ -48,72 +46,49 @@ class Seconds(NamedTuple):
 
 
 def study(steps: int, rounds: int) -> Study:
-    """A small 3D net on patches of the size that hippocampus scans have."""
+    """A small 3D net on patches of about the size that hippocampus scans have."""
     return Study.model_validate(
         {
             "name": "overhead",
-            "data": {"labels": ["organ"]},
-            "plan": {"patch": [40, 56, 40]},
+            "data": {"labels": ["liver", "kidneys"]},
+            "plan": {"patch": [40, 56, 40], "spacing": [2, 2, 2]},
             "net": {"name": "dynunet", "size": "small"},
             "training": {"steps": steps, "batch": 2, "precision": "fp32"},
             "rounds": {"number": rounds},
+            "evaluation": {"validation": 0, "test": 0},
         }
     )
 
 
-def make_sites(folder: Path) -> list[SiteData]:
-    """Prepared training cases: a bright ball on noise."""
-    sites = []
-    for site in range(SITES):
-        cases = []
-        for number in range(CASES):
-            key = f"{site}{number}".rjust(64, "0")
-            rng = generator(site, "overhead", number)
-            centre = rng.integers(16, 32, 3)
-            label = (((np.indices(SHAPE).T - centre) ** 2).sum(-1).T < 100).astype(np.uint8)
-            image = (label + rng.normal(size=SHAPE))[None].astype(np.float32)
-            place = grid(SHAPE, np.eye(4))
-            voxels = [int(label.sum())]
-            foreground = np.column_stack([np.argwhere(label), label[label > 0]]).astype(np.int32)
-            store(
-                folder / key,
-                {"image": image, "label": label, "truth": label, "foreground": foreground},
-                {"image": key, "plan": place, "own": place, "voxels": voxels, "plan_voxels": voxels},
-            )
-            cases.append(CachedCase(key, key, folder / key, key, key))
-        sites.append(SiteData(tuple(cases), (), ()))
-    return sites
+def federated(study: Study, field: Field, folder: Path, grid: Grid) -> None:
+    """The study's rounds over all sites of the field, the pooled one left out."""
+    joined = join(grid, study)
+    members = [joined[name] for name in field.training]
+    Run(grid, study, folder, members, members).start()
 
 
-def federated(study: Study, sites: list[SiteData], folder: Path) -> None:
+def inline(study: Study, field: Field, sites: list[OpenSite], folder: Path) -> None:
     """A: the study through the product."""
-    place = Workplace(torch.device("cpu"))
-    opened = [
-        OpenSite(SiteConfig(name=f"site-{i}", data=folder), folder / f"site-{i}", partial(_same, data), place)
-        for i, data in enumerate(sites)
-    ]
-    inline = InlineGrid(make_app(lambda c: opened[int(c.node_config["partition-id"])]), len(opened))
-    members = list(join(inline, study).values())
-    Run(inline, study, folder / "run", members, members).start()
+    app = make_app(lambda context: sites[int(context.node_config["partition-id"])])
+    federated(study, field, folder, InlineGrid(app, len(sites)))
 
 
-def _same(data: SiteData, study: Study) -> SiteData:
-    """A site's way to its cases: they are prepared."""
-    return data
+def on_ray(study: Study, field: Field, folder: Path) -> None:
+    """C: the same on Ray."""
+    from simulations.ray_engine import run_on_ray
+
+    folder.mkdir()
+    run_on_ray(field, folder, partial(federated, study, field, folder / "run"))
 
 
-def bare(study: Study, sites: list[SiteData]) -> Callable[[], None]:
-    """B: the same number of steps on the same batches; returned ready to start."""
-    settings, count = study.training, (study.training.steps or 1) * study.rounds.number
+def bare(study: Study, sites: list[OpenSite]) -> None:
+    """B: the same number of steps on the same batches."""
+    count = (study.training.steps or 1) * study.rounds.number
     net, loss = channels_last(build_net(study)), build_loss(study)
-    streams = [Batches(s.train, study, derive(study.seed, "batches", *(c.key for c in s.train))) for s in sites]
-
-    def run() -> None:
-        for batches in streams:
-            optimizer = make_optimizer(net, settings)
-            train(net, loss, optimizer, batches.prefetch(0, count), settings, Span(0, count, count), Terms())
-
-    return run
+    for site in sites[:-1]:
+        optimizer = make_optimizer(net, study.training)
+        batches = site.batches(study).prefetch(0, count)
+        train(net, loss, optimizer, batches, study.training, Span(0, count, count), Terms())
 
 
 def timed(work: Callable[[], None]) -> Seconds:
@@ -123,34 +98,48 @@ def timed(work: Callable[[], None]) -> Seconds:
     return Seconds(time.perf_counter() - wall, time.process_time() - cpu)
 
 
+def middle(runs: list[Seconds]) -> Seconds:
+    """The medians."""
+    return Seconds(*map(statistics.median, zip(*runs, strict=True)))
+
+
 def main() -> int:
     """Measure and print as JSON; 0 if the target is met."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--steps", type=int, default=15, help="training steps per round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--ray", action="store_true", help="also on Flower's Ray simulation")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    a: list[Seconds] = []
-    b: list[Seconds] = []
+    times: dict[str, list[Seconds]] = {"bare": [], "federated": [], "ray": []}
     with TemporaryDirectory() as name:
         folder = Path(name)
-        sites = make_sites(folder / "cases")
-        bare(study(2, 1), sites)()  # first kernels, first reads
+        scans = make_phantom(folder / "scans", sites=SITES, cases=CASES)
+        configs = tuple(SiteConfig(name=f.name, data=f, device="cpu") for f in scans)
         chosen = study(arguments.steps, arguments.rounds)
+        field = Field(configs, folder / "cache", folder / "homes")
+        sites = field.open()
+        bare(study(2, 1), sites)  # preparing, first kernels, first reads
         for repeat in range(arguments.repeats):
-            b.append(timed(bare(chosen, sites)))
-            a.append(timed(partial(federated, chosen, sites, folder / str(repeat))))
-    federation, steps = (Seconds(*map(statistics.median, zip(*runs, strict=True))) for runs in (a, b))
-    ratio = Seconds(federation.wall / steps.wall, federation.cpu / steps.cpu)
+            times["bare"].append(timed(partial(bare, chosen, sites)))
+            home = Field(configs, folder / "cache", folder / f"homes-{repeat}")
+            opened = home.open()
+            for site in opened:
+                site.data(chosen)
+            times["federated"].append(timed(partial(inline, chosen, home, opened, folder / f"run-{repeat}")))
+            if arguments.ray:
+                times["ray"].append(timed(partial(on_ray, chosen, home, folder / f"ray-{repeat}")))
+    medians = {what: middle(runs) for what, runs in times.items() if runs}
+    ratio = {what: m.wall / medians["bare"].wall for what, m in medians.items() if what != "bare"}
     print(json.dumps({
         "workload": f"{SITES} sites, {arguments.rounds} rounds of {arguments.steps} steps, {arguments.repeats} repeats",
-        "federated_seconds": federation._asdict(),
-        "bare_seconds": steps._asdict(),
-        "ratio": ratio._asdict(),
-        "target_met": ratio.wall <= TARGET,
+        "seconds": {what: m._asdict() for what, m in medians.items()},
+        "wall_ratio": ratio,
+        "cpu_ratio": medians["federated"].cpu / medians["bare"].cpu,
+        "target_met": ratio["federated"] <= TARGET,
     }, indent=1))  # fmt: skip
-    return 0 if ratio.wall <= TARGET else 1
+    return 0 if ratio["federated"] <= TARGET else 1
 
 
 if __name__ == "__main__":
