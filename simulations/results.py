@@ -97,7 +97,7 @@ def _collect_seed(
         found = read_results(consensus_results(field.homes / site))
         rows["cases"] += [{**seed, "site": site, **row} for row in found]
     if lost:
-        rows["failures"].append({**seed, "why": f"there is no local model of {', '.join(lost)}"})
+        rows["failures"].append({**seed, "why": f"it lacks the local model of {', '.join(lost)}"})
     if local and any(c["seed"] == study.seed and c["method"] == "consensus" for c in rows["cases"]):
         nbytes = Schema.of(next(a.study for a in plan if a.method == "local")).nbytes
         rows["costs"].append({**seed, **consensus_cost(local, nbytes)})

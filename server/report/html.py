@@ -14,6 +14,7 @@ from common.errors import CheckpointError
 from server.report import charts, files, sentences
 from server.report.bootstrap import MIN_PATIENTS, RESAMPLES
 from server.report.comparison import Difference
+from server.report.failures import LOCAL
 from server.report.tables import (
     CaseScore,
     Scores,
@@ -112,7 +113,7 @@ def key_figures(scores: Scores, verdict: Verdict) -> list[dict[str, Any]]:
 
 def forest(scores: Scores, verdict: Verdict) -> dict[str, Any] | None:
     """Differences to local by site and over the training sites, placed in percent of a common track around 0."""
-    overall = [d for d in verdict.comparisons if d.second == "local"]
+    overall = [d for d in verdict.comparisons if d.second == LOCAL]
     rows = [*verdict.sites, *overall]
     if not rows:
         return None
@@ -170,20 +171,22 @@ def shade(value: float, span: tuple[float, float]) -> float:
 
 def travel(scores: Scores, federated: str | None) -> dict[str, Any] | None:
     """Each local model at each site, and the federated model below; None without local models of several sites."""
-    trainers = scores.trainers("local")
+    trainers = scores.trainers(LOCAL)
     if len(trainers) < 2:
         return None
-    rows = [(t, [_mean(scores.of_model("local", t, s)) for s in scores.sites]) for t in trainers]
+    rows = [(t, [_mean(scores.of_model(LOCAL, t, s)) for s in scores.sites]) for t in trainers]
     last = [_mean(scores.at(federated, s)) for s in scores.sites] if federated else []
     values = [v for _, row in [*rows, ("", last)] for v in row if v is not None]
     span = (min(values, default=0.0), max(values, default=1.0))
+
+    failed = {f.trained_on for f in scores.failures if f.method == LOCAL}
 
     def cells(row: Sequence[float | None]) -> list[dict[str, Any]]:
         return [{"mean": v, "shade": shade(v, span) if v is not None else 0} for v in row]
 
     return {
         "columns": scores.sites,
-        "rows": [{"name": name, "cells": cells(row)} for name, row in rows],
+        "rows": [{"name": name, "cells": cells(row), "incomplete": name in failed} for name, row in rows],
         "last": {"name": scores.titles[federated], "cells": cells(last)} if federated else None,
     }
 

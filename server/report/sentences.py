@@ -36,7 +36,9 @@ def gap(difference: Difference) -> str:
 
 def caveat(d: Difference) -> str:
     """What a comparison lacks because runs failed; empty if nothing."""
-    return f" Incomplete: something failed for {listed(d.incomplete)}." if d.incomplete else ""
+    if not d.incomplete:
+        return ""
+    return f" Incomplete: something failed for {listed(d.incomplete) if d.site is None else 'this site'}."
 
 
 def against_local(scores: Scores, d: Difference) -> str:
@@ -100,9 +102,10 @@ def seeds(d: Difference, number_of_seeds: int) -> str:
         return ""
     count = sum(v > 0 for v in values)
     ahead = {0: "none", len(values): "all"}.get(count, str(count))
-    return (f"Training was repeated with {len(values)} seeds on the same split of patients; the difference to local "
-            f"lay between {signed(min(values))} and {signed(max(values))}, with federation ahead in {ahead} of them. "
-            "That is training’s own chance; the intervals speak about patients.")  # fmt: skip
+    some = f" (of the {len(values)} that are complete)" if len(values) < number_of_seeds else ""
+    return (f"Training was repeated with {number_of_seeds} seeds on the same split of patients; the difference to "
+            f"local lay between {signed(min(values))} and {signed(max(values))}, with federation ahead in {ahead} "
+            f"of them{some}. That is training’s own chance; the intervals speak about patients.")  # fmt: skip
 
 
 def selection(scores: Scores, federated: str, why: str, candidates: int) -> str:
@@ -128,7 +131,9 @@ def failed(scores: Scores) -> list[str]:
 def _failed(scores: Scores, f: Failure, seeds: Sequence[int]) -> str:
     name = scores.titles.get(f.method, f.method)
     name += "" if f.trained_on == EVERYONE else f" at site {f.trained_on}"
-    what = "failed" if f.site is None else f"has no final test at {f.site}"
+    what = f"has no final test at {f.site}"
+    if f.site is None:
+        what = "is incomplete" if scores.tested(f.method, f.trained_on, seeds) else "failed"
     under = f" (seed{'s' if len(seeds) > 1 else ''} {listed([str(s) for s in seeds])})" if len(scores.seeds) > 1 else ""
     return f"{name} {what}{under}: {f.why.rstrip('.')}."
 

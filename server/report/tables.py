@@ -141,6 +141,11 @@ class Scores:
             and (f.trained_on in (EVERYONE, site) or site in self.unseen)
         ]
 
+    def tested(self, method: str, trained_on: str, seeds: Iterable[int]) -> bool:
+        """Whether there are test cases of this model under any of these seeds."""
+        found = (r for (m, _), rows in self._rows.items() if m == method for r in rows)
+        return any(r["trained_on"] == trained_on and r["seed"] in seeds for r in found)
+
     def contest(self, site: str | None, label: str | None = None) -> dict[str, float | None]:
         """The means that compete at `site` (None: over the training sites); an incomplete mean does not."""
         found = {m: self.summary(m, site, label) for m in self.methods}

@@ -22,6 +22,7 @@ from common.errors import CheckpointError
 from server.report.charts import ticks
 from server.report.html import duration, size, write_report
 from server.report.terminal import print_summary
+from server.report.verdict import judge
 
 Make = Callable[..., dict[str, Any]]
 VOID = {"meta", "br", "img", "line", "rect", "path", "polygon", "polyline"}
@@ -219,6 +220,12 @@ def test_failures_are_on_the_page_in_the_files_and_in_the_terminal(tmp_path: Pat
     shown = console.export_text()
     assert all(f"† {line}" in shown for line in lines)
     assert shown.count("†") == len(incomplete) + len(lines)
+
+
+def test_seeds_that_could_not_be_compared_are_counted(make_results: Make) -> None:
+    seeds = next(s for s in judge(fail(make_results(sites=4, rounds=1))).sentences if "repeated" in s)
+    assert "with 3 seeds on the same split" in seeds
+    assert "(of the 2 that are complete)" in seeds
 
 
 def test_a_whole_page_has_no_dagger(tmp_path: Path, make_results: Make) -> None:
