@@ -6,6 +6,7 @@ bootstrap). Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapters
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,9 @@ def interval(patients: Patients) -> tuple[float, float] | None:
     """
     if len(patients[0]) < MIN_PATIENTS:
         return None
-    return _percentiles(_resampled_means(patients, np.random.default_rng(SEED)))
+    sums, counts = patients
+    times = _first_draw(len(sums))
+    return _percentiles((times @ sums) / (times @ counts))
 
 
 def stratified_interval(sites: Sequence[Patients]) -> tuple[float, float] | None:
@@ -82,9 +85,20 @@ def _resampled_sum(stratum: Sequence[Patients], rng: np.random.Generator) -> Val
 def _resampled_means(patients: Patients, rng: np.random.Generator) -> Values:
     """`(RESAMPLES,)` means over cases of as many patients as there are, drawn with replacement."""
     sums, counts = patients
-    times = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=RESAMPLES)
+    times = _draw(len(sums), rng)
     means: Values = (times @ sums) / (times @ counts)
     return means
+
+
+@lru_cache(maxsize=4)
+def _first_draw(n: int) -> Values:
+    """`_draw` from the start of the stream; kept, because a site's methods and labels have the same patients."""
+    return _draw(n, np.random.default_rng(SEED))
+
+
+def _draw(n: int, rng: np.random.Generator) -> Values:
+    """`(RESAMPLES, n)` how often each of `n` patients is drawn when `n` are drawn with replacement."""
+    return rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(np.float64)
 
 
 def _percentiles(means: Values) -> tuple[float, float]:
