@@ -26,15 +26,16 @@ Row = dict[str, Any]
 
 
 def is_finished(simulation: Simulation) -> bool:
-    """Whether the results of this very simulation are there; they are written last."""
+    """Whether the results of this very simulation are there, and whole: what failed is worth another try."""
     try:
         results = json.loads((simulation.out / RESULTS).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return False
-    return {k: results.get(k) for k in ("format", "seeds", "methods")} == {
+    return {k: results.get(k) for k in ("format", "seeds", "methods", "failures")} == {
         "format": FORMAT,
         "seeds": _seeds(simulation),
         "methods": _methods(simulation),
+        "failures": [],
     }
 
 
