@@ -60,6 +60,8 @@ def run(args: list[str], at: str = "", call: int = 1, what: str = "kill", after:
     if child == 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(writing, 2)
+        # A test run in the background inherits that interrupts are ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         if at:
             arm(at, call, what)
         code = 99
