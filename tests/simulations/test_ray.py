@@ -136,7 +136,7 @@ def test_error_of_the_rounds_ends_the_command(tmp_path: Path) -> None:
     command = Command(tmp_path, "--engine", "ray", deadline=0.001)
     code, _, complained = command.wait()
     assert code == 1
-    assert complained.startswith("error: round 1: 0 of 2 sites sent a usable update")
+    assert complained.startswith("error: fedavg, round 1: 0 of 2 sites sent a usable update")
     assert len(complained.splitlines()) == 1
     assert command.all_gone()
 
