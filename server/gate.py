@@ -13,10 +13,13 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from datetime import UTC, datetime
 from functools import lru_cache
+from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from typing import Any, Protocol
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
 
+from common.disk import not_written
 from common.errors import FedscanError
 from server.inbox import Refused
 from server.listener import Limits
@@ -35,9 +38,14 @@ ROUTES = frozenset(
         "push-object", "confirm-message-received",
     )
 )  # fmt: skip
-ACTIVATE, PUSH_OBJECT = "/v1/fleet/activate-node", "/v1/fleet/push-object"
+ACTIVATE = "/v1/fleet/activate-node"
+PUSH_OBJECT, PULL_OBJECT = "/v1/fleet/push-object", "/v1/fleet/pull-object"
+OBJECT = "object"
 NODE_KEY, INSTANCE = b"flwr-public-key", b"fedscan-instance"
 _INSTANCE = re.compile(rb"[0-9a-f]{32}")
+_IN_MEMORY = 64 * 1024  # bytes of a body that need no file
+_LARGE_OF_ONE = 2  # large objects of one site at the same time, so that no site takes all places
+_PIECE = 256 * 1024  # bytes of an answer that are handed to TLS at a time
 _CLOSE = (b"connection", b"close")
 
 
@@ -86,17 +94,29 @@ class Gate:
         holder: The instance to which a site's node is bound now; None when it is not active.
         limits: What is too much.
         refusals: Told of whom was turned away.
+        folder: Where bodies wait until they are whole.
+        split: Takes the object out of a request that pushes one; the app finds it as `OBJECT` in the scope's state.
     """
 
     def __init__(
-        self, app: App, enrolled: Enrolled, holder: Callable[[str], str | None], limits: Limits, refusals: Refusals
+        self,
+        app: App,
+        enrolled: Enrolled,
+        holder: Callable[[str], str | None],
+        limits: Limits,
+        refusals: Refusals,
+        folder: Path,
+        split: Callable[[bytes], tuple[bytes, bytes]],
     ) -> None:
         self._app = app
         self._enrolled = enrolled
         self._holder = holder
         self._limits = limits
         self._refusals = refusals
-        self._bodies = asyncio.Semaphore(limits.bodies)
+        self._folder = folder
+        self._split = split
+        self._large = asyncio.Semaphore(limits.large)
+        self._large_of: dict[str, asyncio.Semaphore] = {}
         self._pending: dict[str, int] = {}
         self._rates: dict[str, _Rate] = {}
 
@@ -157,39 +177,49 @@ class Gate:
             raise Refused(429, "too many requests at the same time")
         self._pending[site.name] = self._pending.get(site.name, 0) + 1
         try:
-            if scope["path"] == PUSH_OBJECT:
-                async with self._bodies:
-                    await self._forward(site, scope, await self._body(scope, receive, self._limits.object), send)
-            else:
-                await self._forward(site, scope, await self._body(scope, receive, self._limits.small), send)
+            cap = self._limits.object if scope["path"] == PUSH_OBJECT else self._limits.small
+            with await self._body(scope, receive, cap) as body:
+                if scope["path"] in (PUSH_OBJECT, PULL_OBJECT):
+                    async with self._large_of.setdefault(site.name, asyncio.Semaphore(_LARGE_OF_ONE)), self._large:
+                        await self._forward(site, scope, body, send)
+                else:
+                    await self._forward(site, scope, body, send)
         finally:
             self._pending[site.name] -= 1
 
-    async def _body(self, scope: Scope, receive: Receive, cap: int) -> bytes:
+    async def _body(self, scope: Scope, receive: Receive, cap: int) -> SpooledTemporaryFile[bytes]:
+        """The whole body; a large one waits on disk, so that many slow sites cost no memory."""
         headers = _headers(scope)
         if headers.get(b"content-encoding", b"identity") != b"identity":
             raise Refused(415, "bodies are taken as they are, not compressed")
         declared = headers.get(b"content-length", b"0")
         if not declared.isdigit() or int(declared) > cap:
             raise Refused(413, f"the body may have {cap} bytes")
-        parts, size = [], 0
+        # Closed by who asked for it.
+        body: SpooledTemporaryFile[bytes] = SpooledTemporaryFile(_IN_MEMORY, dir=str(self._folder))  # noqa: SIM115
         try:
             async with asyncio.timeout(self._limits.body):
-                while True:
-                    event = await receive()
-                    if event["type"] == "http.disconnect":
-                        raise Refused(400, "the connection broke off within the body")
-                    size += len(event.get("body", b""))
-                    if size > cap:
-                        raise Refused(413, f"the body may have {cap} bytes")
-                    parts.append(event.get("body", b""))
-                    if not event.get("more_body", False):
-                        return b"".join(parts)
+                await _read(receive, body, cap)
         except TimeoutError:
+            body.close()
             raise Refused(408, f"the body was not there after {self._limits.body:g} s") from None
+        except OSError as error:
+            body.close()
+            raise Refused(503, str(not_written(self._folder, error))) from None
+        except BaseException:
+            body.close()
+            raise
+        body.seek(0)
+        return body
 
-    async def _forward(self, site: SiteRecord, scope: Scope, body: bytes, send: Send) -> None:
-        events: list[Event] = [{"type": "http.request", "body": body, "more_body": False}]
+    async def _forward(self, site: SiteRecord, scope: Scope, body: SpooledTemporaryFile[bytes], send: Send) -> None:
+        request = body.read()
+        if scope["path"] == PUSH_OBJECT:
+            # Frameworks keep a request's body in circles, until a garbage collection: megabytes go around them.
+            request, content = self._split(request)
+            scope["state"][OBJECT] = [content]
+            del content
+        events: list[Event] = [{"type": "http.request", "body": request, "more_body": False}]
         never = asyncio.Event()
         started = 0
 
@@ -207,7 +237,7 @@ class Gate:
                 why = bytes(event.get("body", b""))[:200].decode(errors="replace")
                 if why:
                     self._refusals.say(site.name, scope["path"], why, started)
-            await send(event)
+            await self._in_pieces(site, scope, event, send)
 
         try:
             async with asyncio.timeout(self._limits.answer):
@@ -216,6 +246,33 @@ class Gate:
             if started:
                 raise  # half an answer is out: uvicorn closes the connection
             raise Refused(503, "the answer took too long") from None
+        finally:
+            scope["state"].clear()
+
+    async def _in_pieces(self, site: SiteRecord, scope: Scope, event: Event, send: Send) -> None:
+        """Send an event; a large body only as fast as it is read, or TLS would hold all of it twice more."""
+        body = memoryview(event.get("body", b""))
+        while len(body) > _PIECE:
+            try:
+                async with asyncio.timeout(self._limits.idle):
+                    await send({"type": event["type"], "body": bytes(body[:_PIECE]), "more_body": True})
+            except TimeoutError:
+                self._refusals.say(site.name, scope["path"], "too slow")
+                raise
+            body = body[_PIECE:]
+        await send({**event, "body": bytes(body)} if "body" in event else event)
+
+
+async def _read(receive: Receive, body: SpooledTemporaryFile[bytes], cap: int) -> None:
+    more = True
+    while more:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            raise Refused(400, "the connection broke off within the body")
+        if body.tell() + len(event.get("body", b"")) > cap:
+            raise Refused(413, f"the body may have {cap} bytes")
+        body.write(event.get("body", b""))
+        more = event.get("more_body", False)
 
 
 class _Rate:

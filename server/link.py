@@ -51,11 +51,12 @@ from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
 from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_authn_plugin
 from flwr.superlink.main import create_app
 from flwr.superlink.servicer.fleet import fleet_handlers
+from google.protobuf.message import DecodeError
 
 from common import wire
 from common.errors import FedscanError, WireError
 from server.assembly import assemble
-from server.gate import INSTANCE, Enrolled, SiteRecord, key_on_the_wire
+from server.gate import INSTANCE, OBJECT, Enrolled, SiteRecord, key_on_the_wire
 from server.inbox import Allowance, Inbox, Refused
 from server.refusals import Refusals
 
@@ -64,6 +65,11 @@ HEARTBEAT = 10.0  # seconds, Flower's shortest: a dead process holds its node fo
 
 def _instance(request: Request) -> str:
     return request.headers[INSTANCE.decode()]
+
+
+def _content(request: Request) -> list[bytes]:
+    content: list[bytes] = request.scope["state"][OBJECT]
+    return content
 
 
 @dataclass
@@ -173,15 +179,7 @@ class Fleet:
     def _send(self, message: Message) -> str:
         message_id: str = message.object_id
         message.metadata.__dict__["_message_id"] = message_id
-        instruction = remove_content_from_message(message)
         objects = get_all_nested_objects(message)
-        session = self._state.start_session(self._run)
-        stored, missing = self._state.store_message_and_object_tree(instruction, get_object_tree(message), session)
-        if not stored:
-            raise FedscanError(f"no site has the node {message.metadata.dst_node_id}")
-        for object_id in missing:
-            if not self._state.store_object(self._run, session, object_id, objects[object_id].deflate()):
-                raise FedscanError("Flower did not store a task")
         tensors = sum(
             len(array.data)
             for record in message.content.values()
@@ -189,10 +187,19 @@ class Fleet:
             for array in record.values()
             if isinstance(array, Array)
         )
+        instruction = remove_content_from_message(message)
+        # Flower shows a message as soon as its head is there; no site may see it before all of it is.
         with self._lock:
             name = self._names[message.metadata.dst_node_id]
             self._open[message_id] = _Open(instruction, name, frozenset(objects), Allowance(tensors))
             self._inbox.expect(message_id, self._open[message_id].allowance)
+            session = self._state.start_session(self._run)
+            stored, missing = self._state.store_message_and_object_tree(instruction, get_object_tree(message), session)
+            if not stored:
+                raise FedscanError(f"no site has the node {message.metadata.dst_node_id}")
+            for object_id in missing:
+                if not self._state.store_object(self._run, session, object_id, objects[object_id].deflate()):
+                    raise FedscanError("Flower did not store a task")
         return message_id
 
     def take(self, message_id: str) -> Message | None:
@@ -307,11 +314,26 @@ class Fleet:
         session = f"{task}.{upload.session}"
         return PushMessagesResponse(results={tree.object_id: 0}, objects_to_push=upload.missing, session_id=session)
 
-    def _push_object(self, request: Annotated[PushObjectRequest, PROTOBUF_REQUEST_DEPENDENCY]) -> PushObjectResponse:
+    def _push_object(
+        self,
+        request: Annotated[PushObjectRequest, PROTOBUF_REQUEST_DEPENDENCY],
+        content: Annotated[list[bytes], Depends(_content)],
+    ) -> PushObjectResponse:
         task, _, session = request.session_id.partition(".")
         self._task_of(request.node.node_id, task)
-        self._inbox.put(task, session, request.object_id, request.object_content)
+        self._inbox.put(task, session, request.object_id, content.pop())
         return PushObjectResponse(stored=True)
+
+
+def split(body: bytes) -> tuple[bytes, bytes]:
+    """A request that pushes an object, without the object, and the object; raises Refused when it is none."""
+    try:
+        request = PushObjectRequest.FromString(body)
+    except DecodeError:
+        raise Refused(400, "the body is not protobuf") from None
+    content: bytes = request.object_content
+    request.ClearField("object_content")
+    return request.SerializeToString(), content
 
 
 def _answering(handler: Callable[..., object]) -> Callable[..., object]:

@@ -36,7 +36,7 @@ class Limits:
         answer: Seconds in which a request must be answered and the answer be on its way.
         rate: Requests per second of one site, on average; twice as many at once.
         pending: Requests of one site that are being answered.
-        bodies: Large bodies in memory at the same time.
+        large: Large objects, in or out, that are worked on at the same time.
         object: Bytes of a pushed object with what surrounds it; Flower cuts tensors into 5 MiB.
         small: Bytes of any other body.
     """
@@ -51,7 +51,7 @@ class Limits:
     answer: float = 180
     rate: float = 100
     pending: int = 8
-    bodies: int = 8
+    large: int = 8
     object: int = 6 * 1024 * 1024
     small: int = 256 * 1024
 

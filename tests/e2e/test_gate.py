@@ -312,10 +312,10 @@ def test_large_headers_are_refused(world) -> None:
         world.site(keys).activate().poll()
 
 
-def ask_for_much(world, keys) -> bytes:
-    """A signed request whose answer has 5 MB."""
+def ask_for_much(world, keys, floats: int = 1_300_000) -> bytes:
+    """A signed request whose answer has four bytes per float."""
     site = world.site(keys).activate()
-    values = {"float32": np.random.default_rng(0).standard_normal(1_300_000).astype("float32")}
+    values = {"float32": np.random.default_rng(0).standard_normal(floats).astype("float32")}
     content = RecordDict({"arrays": wire.record(values)})
     node = world.link.fleet.sites()[keys.name]
     world.link.grid.push_messages([Message(content, dst_node_id=node, message_type="train")])
@@ -350,7 +350,8 @@ def test_a_slow_reader_is_cut_off(world, caplog) -> None:
 def test_who_asks_on_without_reading_is_cut_off(world, caplog) -> None:
     keys = world.enrol("oslo")
     with world.start():
-        ask = ask_for_much(world, keys)
+        # An answer that is handed over in one piece: a larger one would keep the next request waiting.
+        ask = ask_for_much(world, keys, floats=60_000)
         with connect(world, keys, buffer=4096) as reader:
-            reader.sendall(20 * ask)
+            reader.sendall(60 * ask)
             assert wait_for(caplog, "asks on without reading")

@@ -125,6 +125,37 @@ def test_an_upload_that_broke_off_goes_on_where_it_stopped(world) -> None:
         assert np.array_equal(floats(got), values(1))
 
 
+def test_a_site_that_asks_all_the_time_never_sees_half_a_task(world) -> None:
+    keys = world.enrol("oslo")
+    stop, seen, failed = threading.Event(), [], []
+
+    def ask(site) -> None:
+        while not stop.is_set():
+            try:
+                message = site.pull()
+            except httpx.HTTPStatusError as error:
+                failed.append(error)
+                return
+            if message is not None:
+                seen.append(floats(message))
+                site.push(update(message, values(9, 10)))
+
+    with world.start() as link:
+        thread = threading.Thread(target=ask, args=(world.site(keys).activate(),))
+        thread.start()
+        try:
+            for seed in range(4):
+                (sent,) = link.grid.push_messages([task(link.fleet.sites()["oslo"], values(seed, 2 * N))])
+                end = time.monotonic() + 30
+                while thread.is_alive() and time.monotonic() < end and not list(link.grid.pull_messages([sent])):
+                    time.sleep(0.02)
+        finally:
+            stop.set()
+            thread.join()
+    assert failed == []
+    assert [np.array_equal(got, values(seed, 2 * N)) for seed, got in enumerate(seen)] == [True] * 4
+
+
 def test_a_reply_to_a_task_that_is_over_is_told_so(world) -> None:
     keys = world.enrol("oslo")
     with world.start() as link:
