@@ -77,21 +77,22 @@ def show_sites(home: Path, as_json: bool) -> None:
     sites, now = enrolled.sites(), datetime.now(UTC)
     if as_json:
         rows = [
-            {"name": s.name, "state": _state(s, now), "expires": s.expires.isoformat(), "request": s.request,
+            {"name": s.name, "state": standing(s, now), "expires": s.expires.isoformat(), "request": s.request,
              "certificate": s.certificate_sha256}
             for s in sites
         ]  # fmt: skip
         click.echo(json.dumps({"sites": rows, "damaged": enrolled.damaged}, indent=1))
     else:
         for s in sites:
-            click.echo(f"{s.name:<24} {_state(s, now):<10} until {s.expires:%Y-%m-%d}  {s.request}")
+            click.echo(f"{s.name:<24} {standing(s, now):<10} until {s.expires:%Y-%m-%d}  {s.request}")
         if not sites:
             click.echo("no site is enrolled yet; begin with: fedscan server site add REQUEST")
     if enrolled.damaged:
         raise IdentityError("\n".join(enrolled.damaged))
 
 
-def _state(site: Site, now: datetime) -> str:
+def standing(site: Site, now: datetime) -> str:
+    """Whether a site may take part, in a word: revoked, expired, renew (its certificate ends soon) or enrolled."""
     if site.revoked:
         return "revoked"
     if site.expires <= now:
