@@ -24,6 +24,7 @@ from common.nets import build_net
 from common.study import AT_SITE, Part, Study
 
 ARRAYS, METRICS, TASK = "arrays", "metrics", "task"
+ASSIGNMENT, HEADER = "assignment", "header"  # what is signed: the coordinator's task, the site's reply
 STYPE = "fedscan.flat"  # little-endian values, no header
 Flat = dict[str, NDArray[Any]]
 
@@ -237,6 +238,12 @@ def error_reply(message: Message, code: str) -> Message:
     return Message(Error(code=ERROR_CODES.index(known) + 1, reason=known), reply_to=message)
 
 
+def error_code(message: Message) -> str:
+    """Why a site has no answer: a code of the closed list, whatever it wrote."""
+    reason = message.error.reason
+    return reason if reason in ERROR_CODES else "no reply"
+
+
 def train_metric_keys() -> frozenset[str]:
     """Every metric that may accompany an update."""
     return frozenset({"num-examples", "steps", "loss", "seconds"})
@@ -254,8 +261,7 @@ JOIN_METRIC_KEYS = frozenset({"train", "validation", "test", "patients", "steps"
 def read_metrics(message: Message, keys: frozenset[str], limits: Mapping[str, float]) -> dict[str, float]:
     """The metrics of a reply; raises WireError unless they are exactly `keys`, finite, and within 0 … limit."""
     if message.has_error():
-        reason = message.error.reason
-        raise WireError(reason if reason in ERROR_CODES else "no reply")
+        raise WireError(error_code(message))
     found = message.content.get(METRICS)
     if not isinstance(found, MetricRecord) or set(found) != keys:
         raise WireError("the reply's metrics are not the ones of the study's schema")

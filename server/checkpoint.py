@@ -22,6 +22,7 @@ class State:
         best_round: The round whose weights had the best validation metric so far, 0 for none.
         best_metric: That metric.
         acknowledged: The last counted round of each site.
+        replies: Hash of each site's last counted reply, where replies are signed.
         seconds: Time spent so far, over all processes that worked on the run.
         finished: Whether the final evaluation is done.
     """
@@ -31,6 +32,7 @@ class State:
     best_round: int = 0
     best_metric: float = -1.0
     acknowledged: dict[str, int] = field(default_factory=dict)
+    replies: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     finished: bool = False
 

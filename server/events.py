@@ -44,7 +44,7 @@ class Events:
 def read_events(path: Path) -> list[Event]:
     """The events that stand: what a crash undid is left out, and so is a line that is still being written.
 
-    A run that began twice was killed before its first checkpoint. A `resumed` event says after which round the run
+    A run that began twice was killed before its first checkpoint; that its sites joined still stands. A `resumed` event says after which round the run
     went on; what the file says before it of later rounds, or of a final test, was undone.
     """
     standing: list[Event] = []
@@ -54,7 +54,8 @@ def read_events(path: Path) -> list[Event]:
     for line in text[: text.rfind("\n") + 1].splitlines():
         event: Event = json.loads(line)
         if event["event"] == "started":
-            standing = []
+            begun = next((i for i, e in enumerate(standing) if e["event"] == "started"), len(standing))
+            standing = standing[:begun]
         elif event["event"] == "resumed":
             standing = [e for e in standing if e.get("round", 0) <= event["after"] and e.get("part") != "test"]
         standing.append(event)

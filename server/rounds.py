@@ -3,68 +3,31 @@
 import common.quiet  # noqa: F401
 
 import math
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from flwr.app import Message
 from flwr.serverapp import Grid
-from pydantic import TypeAdapter, ValidationError
 
 from common import wire
 from common.errors import RoundError, WireError
 from common.names import STRATEGIES
 from common.nets import build_net
 from common.seeds import derive
-from common.study import Name, Part, Study
-from common.wire import Flat, Schema, Task
+from common.study import Part, Study
+from common.wire import Flat, Schema
+from server.channel import Ask, Channel, Plain, Received
 from server.checkpoint import Checkpoints, State
+from server.deadlines import Deadlines
 from server.events import Event, Events, read_events
 from server.exchange import exchange
+from server.joining import MOST, Member
 from server.spool import Reply, Spool
 from server.strategies.fedavg import FedAvg
-
-MOST = 1e9  # of anything that a site counts
-
-
-@dataclass(frozen=True)
-class Member:
-    """A site as the coordinator knows it: its node, and the case counts that it gave when it joined."""
-
-    name: str
-    node_id: int
-    train: int
-    validation: int
-    test: int
-    patients: int
-    steps: int
-
-
-def join(grid: Grid, study: Study, deadline: float | None = None) -> dict[str, Member]:
-    """Ask every node who it is and how many cases it has; a node that cannot say is left out.
-
-    Raises:
-        RoundError: Two nodes say that they are the same site.
-    """
-    task = Task(run="join", round=0, kind="join")
-    messages = {str(n): wire.instruction(n, study, task, None, deadline) for n in grid.get_node_ids()}
-    members: dict[str, Member] = {}
-
-    def take(node: str, reply: Message) -> None:
-        try:
-            counts = wire.read_metrics(reply, wire.JOIN_METRIC_KEYS, dict.fromkeys(wire.JOIN_METRIC_KEYS, MOST))
-            # The name becomes a file's name.
-            name = TypeAdapter(Name).validate_python(reply.content.config_records[wire.TASK]["site"])
-        except (WireError, KeyError, ValidationError):
-            return
-        if name in members:
-            raise RoundError(f"two nodes say that they are the site {name}; every site needs a name of its own")
-        members[name] = Member(name, int(node), **{k: int(v) for k, v in counts.items()})
-
-    exchange(grid, messages, take, deadline)
-    return dict(sorted(members.items()))
 
 
 class Run:
@@ -78,6 +41,9 @@ class Run:
         test: The sites on which the best model is tested at the end.
         validate: The sites by whose mean the best round is chosen; those that train if none.
         listener: Told of each event as it happens.
+        channel: How tasks are written and replies are read; plain if none.
+        deadlines: How long each exchange waits; as long as the study says, or for all, if none.
+        stop: Set from another thread to leave the run; it can be gone on with.
     """
 
     def __init__(
@@ -89,6 +55,9 @@ class Run:
         test: Sequence[Member],
         validate: Sequence[Member] | None = None,
         listener: Callable[[Event], None] | None = None,
+        channel: Channel | None = None,
+        deadlines: Deadlines | None = None,
+        stop: threading.Event | None = None,
     ) -> None:
         self.study = study
         self.folder = folder
@@ -102,9 +71,17 @@ class Run:
         self._spool = Spool(folder / "spool", self._schema)
         self._events = Events(folder / "events.jsonl", listener)
         self._metric_keys = wire.evaluate_metric_keys(study)
+        self._channel = channel or Plain(study)
+        self._deadlines = deadlines
+        self._stop = stop
 
     def start(self) -> State:
-        """Run all rounds and the final test, or what is left of them; raises RoundError when the quorum is missed."""
+        """Run all rounds and the final test, or what is left of them.
+
+        Raises:
+            RoundError: The quorum was missed.
+            Stopped: `stop` was set.
+        """
         state, flat = self._begin()
         mark = time.monotonic()
         while state.round < self.study.rounds.number:
@@ -153,19 +130,21 @@ class Run:
     def _round(self, state: State, flat: Flat) -> Flat:
         """One round; `state` is brought up to date and the new global weights are returned."""
         number = state.round + 1
-        self._collect(number, state, flat)
-        replies = self._spool.replies(number, tuple(self._train))
+        self._part_with_the_gone(number)
+        replies = self._collect(number, state, flat)
         needed = math.ceil(self.study.rounds.quorum * len(self._train) - 1e-9)
-        if len(replies) < needed:
+        if len(replies) < max(1, needed):
             self._events.append("stopped", round=number, replies=len(replies), needed=needed)
             raise RoundError(
                 f"{self.folder.name}, round {number}: {len(replies)} of {len(self._train)} sites sent a usable update, "
                 f"{needed} are needed (rounds.quorum); {self._events.path} says why each failed; the same command with "
                 "--resume goes on here"
             )
+        self._spool.close(number, [r.site for r in replies])
         flat = self._strategy.fold(self._schema, replies, self._weights(replies))
         state.round = number
         state.acknowledged |= {r.site: number for r in replies}
+        state.replies |= {r.site: r.digest for r in replies if r.digest}
         self._events.append("folded", round=number, sites=[r.site for r in replies])
         if number % self.study.evaluation.every == 0 or number == self.study.rounds.number:
             metric = self._validate(state, flat)
@@ -173,31 +152,40 @@ class Run:
                 state.best_metric, state.best_round = metric, number
         return flat
 
-    def _collect(self, number: int, state: State, flat: Flat) -> None:
-        """Spool the updates of all sites whose update is not there yet."""
+    def _part_with_the_gone(self, number: int) -> None:
+        for site in sorted(self._channel.gone({*self._train, *self._test, *self._validate_on})):
+            for members in (self._train, self._test, self._validate_on):
+                members.pop(site, None)
+            self._events.append("left", round=number, site=site)
+
+    def _collect(self, number: int, state: State, flat: Flat) -> list[Reply]:
+        """The updates of a round in roster order; asks all sites whose update is not in the spool yet."""
+        roster = tuple(self._train)
+        closed = self._spool.closed(number)
         there = set()
-        for reply in self._spool.replies(number, tuple(self._train)):
+        for reply in self._spool.replies(number, closed or roster):
             # Spooled by a process that was killed; the event may not have been written, and `resumed` undid it anyway.
             there.add(reply.site)
             self._trained(number, reply.site, reply.metrics)
+        if closed is not None:
+            return self._spool.replies(number, closed)
 
-        def take(site: str, reply: Message) -> None:
+        def take(site: str, reply: Received) -> Mapping[str, float]:
             # No site may claim more cases than it joined with, and so a larger say.
             limits = {"num-examples": self._train[site].train, "steps": self._train[site].steps, "seconds": MOST}
-            metrics = wire.read_metrics(reply, wire.train_metric_keys(), limits)
+            metrics = reply.metrics(wire.train_metric_keys(), limits)
             if metrics["num-examples"] < 1:
                 raise WireError("the update was computed on no case")
-            arrays = wire.read_arrays(self._schema, reply)
-            self._spool.add(number, site, arrays, metrics)
+            self._spool.add(number, site, reply.arrays(self._schema), metrics, reply.digest)
             self._trained(number, site, metrics)
+            return metrics
 
-        self._ask(
-            {name: m for name, m in self._train.items() if name not in there},
-            lambda name: Task(run=self.folder.name, round=number, kind="train",
-                              acknowledged=state.acknowledged.get(name, 0), best=state.best_round,
-                              terms=self._strategy.terms()),
-            flat, number, take,
+        ask = self._ask_of(
+            "train", number, {n: m for n, m in self._train.items() if n not in there}, roster, state, flat,
+            best=state.best_round, terms=self._strategy.terms(),
         )  # fmt: skip
+        self._exchange(ask, {name: m.steps for name, m in self._train.items()}, take)
+        return self._spool.replies(number, roster)
 
     def _trained(self, number: int, site: str, metrics: Mapping[str, float]) -> None:
         self._events.append("trained", round=number, site=site, bytes=self._schema.nbytes, **metrics)
@@ -221,50 +209,69 @@ class Run:
         """Mean Dice of each site that has cases in `part`, in roster order."""
         scores: dict[str, float] = {}
 
-        def take(site: str, reply: Message) -> None:
+        def take(site: str, reply: Received) -> Mapping[str, float]:
             limits = {k: 1.0 if k.startswith("dice") else MOST for k in self._metric_keys}
-            metrics = wire.read_metrics(reply, self._metric_keys, limits)
+            metrics = reply.metrics(self._metric_keys, limits)
             if metrics["num-examples"] > 0:
                 scores[site] = metrics["dice"]
             self._events.append("evaluated", round=number, part=part, site=site, **metrics)
+            return metrics
 
         having = {name: m for name, m in members.items() if getattr(m, part) > 0}
-        self._ask(
-            having,
-            lambda name: Task(run=self.folder.name, round=number, kind="evaluate", part=part,
-                              acknowledged=state.acknowledged.get(name, 0)),
-            flat, number, take,
-        )  # fmt: skip
+        ask = self._ask_of("evaluate", number, having, tuple(having), state, flat, part=part)
+        self._exchange(ask, {name: getattr(m, part) for name, m in having.items()}, take)
         return [scores[name] for name in having if name in scores]
 
-    def _ask(
+    def _ask_of(
         self,
-        members: Mapping[str, Member],
-        task: Callable[[str], Task],
-        flat: Flat,
+        kind: Literal["train", "evaluate"],
         number: int,
-        take: Callable[[str, Message], None],
+        to: Mapping[str, Member],
+        roster: Sequence[str],
+        state: State,
+        flat: Flat,
+        **rest: Any,
+    ) -> Ask:
+        return Ask(
+            self.folder.name, number, kind, {name: m.node_id for name, m in to.items()}, roster, flat,
+            acknowledged=state.acknowledged, replies=state.replies, deadline=self.study.rounds.deadline, **rest,
+        )  # fmt: skip
+
+    def _exchange(
+        self, ask: Ask, units: Mapping[str, int], take: Callable[[str, Received], Mapping[str, float]]
     ) -> None:
-        """One exchange in which a failing or late site is an event, never the end of the round."""
-        if not members:
+        """One exchange in which a failing or late site is an event, never the end of the round.
+
+        Args:
+            ask: The task.
+            units: How much work it is for each site: steps or cases.
+            take: Told of each reply; returns its metrics.
+        """
+        if not ask.to:
             return
-        arrays, deadline = wire.record(flat), self.study.rounds.deadline
-        messages = {
-            name: wire.instruction(m.node_id, self.study, task(name), arrays, deadline) for name, m in members.items()
-        }
-        answered: set[str] = set()
+        open_sites, start = set(ask.to), time.monotonic()
 
-        def guarded(site: str, reply: Message) -> None:
-            answered.add(site)
+        def guarded(site: str, message: Message) -> None:
+            open_sites.discard(site)
             try:
-                take(site, reply)
+                seconds = take(site, self._channel.received(site, message))["seconds"]
             except WireError as error:
-                self._events.append("failed", round=number, site=site, why=str(error))
+                self._events.append("failed", round=ask.round, site=site, why=str(error))
+                return
+            if self._deadlines is not None:
+                self._deadlines.answered(ask.kind, site, units[site], seconds, time.monotonic() - start)
 
-        exchange(self._grid, messages, guarded, deadline)
-        for site in members:
-            if site not in answered:
-                self._events.append("failed", round=number, site=site, why="no answer before the deadline")
+        def deadline() -> float | None:
+            if self._deadlines is None:
+                return ask.deadline
+            return self._deadlines.seconds(ask.kind, {site: units[site] for site in open_sites})
+
+        if self._deadlines is not None:
+            self._events.append("asked", round=ask.round, what=ask.kind, sites=list(ask.to), deadline=deadline())
+        exchange(self._grid, self._channel.messages(ask), guarded, deadline, self._stop)
+        for site in ask.to:
+            if site in open_sites:
+                self._events.append("failed", round=ask.round, site=site, why="no answer before the deadline")
 
     def _weights(self, replies: Sequence[Reply]) -> list[float]:
         if self.study.rounds.weights == "equal":

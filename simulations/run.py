@@ -17,8 +17,9 @@ from common.disk import write_whole
 from common.errors import DataError, RoundError
 from common.study import Study
 from server.events import Event
+from server.joining import Member, join
 from server.report.html import write_report
-from server.rounds import Member, Run, join
+from server.rounds import Run
 from simulations.arms import POOLED, Arm, arms
 from simulations.baselines import consensus
 from simulations.inline import InlineGrid

@@ -23,7 +23,8 @@ from common import wire
 from common.seeds import generator
 from common.study import Study
 from common.wire import Flat, Schema
-from server.rounds import Run, join
+from server.joining import join
+from server.rounds import Run
 from simulations.inline import InlineGrid
 
 SITES = (4, 32)

@@ -29,7 +29,8 @@ from common.losses import build_loss
 from common.nets import build_net
 from common.study import Study
 from common.wire import Terms
-from server.rounds import Run, join
+from server.joining import join
+from server.rounds import Run
 from simulations.inline import InlineGrid
 from simulations.phantom import make_phantom
 from simulations.sites import Field

@@ -28,7 +28,8 @@ from client.site import SiteConfig
 from common import wire
 from common.study import Study
 from server.events import read_events
-from server.rounds import Run, join
+from server.joining import join
+from server.rounds import Run
 from simulations.inline import InlineGrid
 
 N = 3_000_000  # three of Flower's chunks

@@ -14,7 +14,8 @@ from client.data.cache import store
 from client.data.volume import CachedCase, SiteData
 from client.site import SiteConfig
 from common.study import Study
-from server.rounds import Run, join
+from server.joining import join
+from server.rounds import Run
 from simulations.inline import InlineGrid
 
 

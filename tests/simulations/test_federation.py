@@ -19,7 +19,8 @@ from common.study import Training
 from common.wire import Schema, Terms
 from server.checkpoint import Checkpoints
 from server.events import read_events
-from server.rounds import Run, join
+from server.joining import join
+from server.rounds import Run
 from simulations.sites import Field
 
 
