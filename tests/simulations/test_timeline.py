@@ -2,6 +2,8 @@
 
 import threading
 import time
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -24,8 +26,14 @@ def test_nothing_done_is_idle() -> None:
     assert share_out([], 1, 3) == {"idle": 2}
 
 
-def test_the_innermost_of_nested_doings_counts(tmp_path: Path) -> None:
-    recorder = Recorder(tmp_path / "trace")
+@pytest.fixture
+def recorder(tmp_path: Path) -> Iterator[Recorder]:
+    made = Recorder(tmp_path / "trace")
+    yield made
+    made.close()
+
+
+def test_the_innermost_of_nested_doings_counts(recorder: Recorder, tmp_path: Path) -> None:
     start = time.monotonic()
     with recorder.doing("outer"):
         time.sleep(0.02)
@@ -35,14 +43,14 @@ def test_the_innermost_of_nested_doings_counts(tmp_path: Path) -> None:
     end = time.monotonic()
     made = timeline.read([tmp_path / "trace"])
     assert [s.part for s in made] == ["outer", "inner", "outer"]
-    assert [a.end == b.start for a, b in zip(made, made[1:], strict=False)] == [True, True]
+    assert [a.end == b.start for a, b in pairwise(made)] == [True, True]
     parts = share_out(made, start, end)
     assert sum(parts.values()) == pytest.approx(end - start)
     assert parts["inner"] >= 0.03
     assert parts["outer"] >= 0.04
 
 
-def test_functions_of_all_threads_are_noted_and_still_work(tmp_path: Path) -> None:
+def test_functions_of_all_threads_are_noted_and_still_work(recorder: Recorder, tmp_path: Path) -> None:
     class Worker:
         def work(self, seconds: float) -> float:
             time.sleep(seconds)
@@ -51,7 +59,6 @@ def test_functions_of_all_threads_are_noted_and_still_work(tmp_path: Path) -> No
         def fail(self) -> None:
             raise OSError
 
-    recorder = Recorder(tmp_path / "trace")
     recorder.wrap(Worker, "work", "work")
     recorder.wrap(Worker, "fail", "fail")
     threads = [threading.Thread(target=Worker().work, args=(0.02,)) for _ in range(3)]

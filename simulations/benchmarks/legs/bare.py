@@ -22,6 +22,7 @@ import uvicorn
 
 from server.listener import server_context
 from simulations.benchmarks.legs.certificates import Certificates, Pair
+from simulations.benchmarks.legs.measured import Measured
 from simulations.benchmarks.legs.processes import BenchmarkError, free_port
 
 PIECE = 5 << 20
@@ -31,7 +32,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 
-def measure(folder: Path, parameters: int, sites: int, rounds: int) -> list[float]:
+def measure(folder: Path, parameters: int, sites: int, rounds: int) -> Measured:
     """Seconds of each round after the first, from the first byte asked for to the last one taken.
 
     Raises:
@@ -58,7 +59,7 @@ def measure(folder: Path, parameters: int, sites: int, rounds: int) -> list[floa
         for process in processes:
             process.terminate()
             process.join()
-    return [after - before for before, after in pairwise(marks[1:])]
+    return Measured([after - before for before, after in pairwise(marks[1:])])
 
 
 def sizes(nbytes: int) -> list[int]:

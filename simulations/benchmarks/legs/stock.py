@@ -16,6 +16,7 @@ from pathlib import Path
 
 from simulations.benchmarks.legs import stock_app
 from simulations.benchmarks.legs.certificates import Certificates, Pair, node_keys
+from simulations.benchmarks.legs.measured import Measured
 from simulations.benchmarks.legs.processes import BenchmarkError, Processes, free_port
 
 TENSORS = 200
@@ -45,7 +46,7 @@ out = ""
 """
 
 
-def measure(folder: Path, parameters: int, sites: int, rounds: int) -> list[float]:
+def measure(folder: Path, parameters: int, sites: int, rounds: int) -> Measured:
     """Seconds of each round after the first; the start of the federation is not counted.
 
     Raises:
@@ -68,7 +69,7 @@ def measure(folder: Path, parameters: int, sites: int, rounds: int) -> list[floa
     if result["replies"] != [sites] * (rounds + 1):
         raise BenchmarkError(f"not every site answered in every round: {result['replies']}")
     ends = result["ends"]
-    return [after - before for before, after in pairwise(ends[1:])]
+    return Measured([after - before for before, after in pairwise(ends[1:])])
 
 
 def _start(processes: Processes, certificates: Certificates, nodes: list[Pair]) -> None:
