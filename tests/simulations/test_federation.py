@@ -1,5 +1,6 @@
 """The laws of a federation, bit for bit, through the real app, grid and rounds."""
 
+import threading
 import time
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from common.study import Training
 from common.wire import Schema, Terms
 from server.checkpoint import Checkpoints
 from server.events import read_events
+from server.exchange import Stopped
 from server.joining import join
 from server.rounds import Run
 from simulations.sites import Field
@@ -250,6 +252,44 @@ def test_a_site_cannot_claim_more_than_it_joined_with(toy, toy_study, monkeypatc
     run = Run(grid, study, toy.folder / "run", members, members)
     run.start()
     assert [e["sites"] for e in read_events(run.folder / "events.jsonl") if e["event"] == "folded"] == [["a"]]
+
+
+def test_a_fold_that_was_begun_is_made_again_from_the_same_replies(toy, toy_study, monkeypatch) -> None:
+    """A late reply must not change weights that sites may have seen already."""
+    toy.add("a", 0)
+    toy.add("b", 100)
+    study = toy_study(rounds={"number": 1, "quorum": 0.5})
+    alone = final(toy.run(study, "alone", ["a"]))
+    grid, sites = toy.grid()
+    members = list(join(grid, study).values())
+
+    def run() -> Run:
+        return Run(grid, study, toy.folder / "out" / "run", members, members)
+
+    steps, sites[1].steps = sites[1].steps, lambda study: 1 // 0
+    with monkeypatch.context() as killed:
+        killed.setattr(Run, "_validate", lambda *_: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            run().start()
+    sites[1].steps = steps  # it could answer now
+    run().start()
+    events = read_events(toy.folder / "out" / "run" / "events.jsonl")
+    assert [e["sites"] for e in events if e["event"] == "folded"] == [["a"]]
+    assert same(final(run()), alone)
+
+
+def test_a_run_that_is_stopped_goes_on(toy, toy_study) -> None:
+    toy.add("a", 0)
+    study, stop = toy_study(), threading.Event()
+    grid, sites = toy.grid()
+    members = list(join(grid, study).values())
+    sites[0].on_step = stop.set
+    with pytest.raises(Stopped):
+        Run(grid, study, toy.folder / "out" / "run", members, members, stop=stop).start()
+    sites[0].on_step = lambda: None
+    run = Run(grid, study, toy.folder / "out" / "run", members, members, stop=threading.Event())
+    run.start()
+    assert same(final(run), final(toy.run(study, "undisturbed")))
 
 
 def test_a_site_with_a_path_for_a_name_is_left_out_and_a_name_stands_once(toy, toy_study) -> None:
