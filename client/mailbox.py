@@ -74,6 +74,30 @@ class Opened:
     _head: bytes
     _file: BufferedReader
 
+    def chunks(self, most: int) -> Iterator[tuple[str, bytes]]:
+        """The flat arrays piece by piece, each with its dtype and at most `most` bytes.
+
+        Raises:
+            WireError: At the end, unless the file is the one that was named: only then may the pieces be used.
+        """
+        total = sha256(self._head)
+        self._file.seek(len(self._head))
+        for dtype, n in self.sizes.items():
+            left = n * np.dtype(dtype).itemsize
+            while left:
+                raw = self._file.read(min(most, left))
+                if not raw:
+                    raise WireError(f"{self._ref.name} was cut while it was read")
+                total.update(raw)
+                left -= len(raw)
+                yield dtype, raw
+        if total.hexdigest() != self._ref.digest:
+            raise WireError(f"{self._ref.name} is not the file that was named: its SHA-256 is another one")
+
+    def piece(self, start: int, nbytes: int) -> bytes:
+        """Bytes of the arrays again, from `start` after the header; whoever uses them knows their hash."""
+        return os.pread(self._file.fileno(), nbytes, len(self._head) + start)
+
     def arrays(self) -> Arrays:
         """The flat arrays by dtype, little-endian; raises WireError unless the file is the one that was named."""
         total = sha256(self._head)
@@ -185,7 +209,7 @@ class Mailbox:
         arrays: Mapping[str, Any],
     ) -> Ref:
         views = {d: memoryview(arrays[d]).cast("B") for d in sorted(arrays, reverse=True)}
-        head = _header(texts, {d: v.nbytes for d, v in views.items()})
+        head = file_head(texts, {d: v.nbytes for d, v in views.items()})
         total = sha256()
 
         def write(part: Path) -> None:
@@ -215,7 +239,7 @@ class _Layout(Record):
     float32: _Tensor | None = None
 
 
-def _header(texts: Mapping[str, str], nbytes: Mapping[str, int]) -> bytes:
+def file_head(texts: Mapping[str, str], nbytes: Mapping[str, int]) -> bytes:
     """What safetensors puts in front: length and JSON, padded so that the values are aligned."""
     entries: dict[str, Any] = {"__metadata__": dict(texts)}
     start = 0

@@ -84,3 +84,9 @@ class SignatureError(FedscanError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+# All that a site may say of why it has no reply.
+ERROR_CODES = tuple(
+    sorted(e.code for e in tuple(vars().values()) if isinstance(e, type) and issubclass(e, FedscanError))
+)
