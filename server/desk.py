@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -17,6 +18,8 @@ from server.passphrase import known_passphrase
 from server.sites import Enrolled, Site
 
 RENEW_BEFORE = timedelta(days=30)
+
+Standing = Literal["enrolled", "renew", "expired", "revoked"]
 
 
 class Desk:
@@ -91,7 +94,7 @@ def show_sites(home: Path, as_json: bool) -> None:
         raise IdentityError("\n".join(enrolled.damaged))
 
 
-def standing(site: Site, now: datetime) -> str:
+def standing(site: Site, now: datetime) -> Standing:
     """Whether a site may take part, in a word: revoked, expired, renew (its certificate ends soon) or enrolled."""
     if site.revoked:
         return "revoked"

@@ -42,21 +42,26 @@ class Events:
 
 
 def read_events(path: Path) -> list[Event]:
-    """The events that stand: what a crash undid is left out, and so is a line that is still being written.
-
-    A run that began twice was killed before its first checkpoint; that its sites joined still stands. A `resumed` event says after which round the run
-    went on; what the file says before it of later rounds, or of a final test, was undone.
-    """
+    """The events that stand: what a crash undid is left out, and so is a line that is still being written."""
     standing: list[Event] = []
     if not path.exists():
         return standing
     text = path.read_text(encoding="utf-8")
     for line in text[: text.rfind("\n") + 1].splitlines():
-        event: Event = json.loads(line)
-        if event["event"] == "started":
-            begun = next((i for i, e in enumerate(standing) if e["event"] == "started"), len(standing))
-            standing = standing[:begun]
-        elif event["event"] == "resumed":
-            standing = [e for e in standing if e.get("round", 0) <= event["after"] and e.get("part") != "test"]
-        standing.append(event)
+        happened(standing, json.loads(line))
     return standing
+
+
+def happened(standing: list[Event], event: Event) -> None:
+    """Make `standing`, the events that stood before `event`, those that stand after it.
+
+    A run that began twice was killed before its first checkpoint; that its sites joined still stands. A `resumed`
+    event says after which round the run went on; what was said before it of later rounds, or of a final test, was
+    undone.
+    """
+    if event["event"] == "started":
+        begun = next((i for i, e in enumerate(standing) if e["event"] == "started"), len(standing))
+        del standing[begun:]
+    elif event["event"] == "resumed":
+        standing[:] = [e for e in standing if e.get("round", 0) <= event["after"] and e.get("part") != "test"]
+    standing.append(event)

@@ -31,6 +31,7 @@ WHY = 4000  # characters that are kept of a reason
 Status = Literal["queued", "running", "finished", "aborted", "failed"]
 GOES_ON = ("aborted", "failed")
 """Runs that `run resume` takes up again."""
+ENDED = ("finished", *GOES_ON)
 
 
 class RunRecord(Record):

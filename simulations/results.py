@@ -3,22 +3,23 @@
 import importlib.metadata
 import json
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from client.device import pick_device
 from client.results import read_results
 from common.nets.describe import net_size
 from common.study import Study
 from common.wire import Schema
 from server.events import Event, read_events
+from server.report.rounds import cost, curve
 from simulations.arms import Arm, arms, keyed, methods
 from simulations.baselines import consensus_results
 from simulations.gallery import paint
 from simulations.simulation import Simulation
-from simulations.sites import pick_device
 
 FORMAT = 1
 RESULTS = "results.json"
@@ -86,7 +87,7 @@ def _collect_seed(
         cost = {**seed, **run_cost(arm, events, [c.name for c in field.configs])}
         local += [cost] if arm.method == "local" else []
         rows["costs"].append(cost)
-        rows["curves"] += [{**seed, **row} for row in _curve(arm, events)]
+        rows["curves"] += [{**seed, **row} for row in curve(events, arm.study.rounds.number)]
         chosen = events[-1]["best_round"] or events[-1]["round"]
         for site in tested:
             found = read_results(field.homes / site / "results" / arm.run / f"round-{chosen:05d}-test.json")
@@ -120,43 +121,13 @@ def _methods(simulation: Simulation) -> list[dict[str, str]]:
     return [{"key": m.key, "title": m.title, "kind": m.kind} for m in methods(simulation.compare)]
 
 
-def _curve(arm: Arm, events: list[Event]) -> Iterator[Row]:
-    updates = 0.0
-    for number in range(1, arm.study.rounds.number + 1):
-        here = [e for e in events if e.get("round") == number]
-        trained = [e for e in here if e["event"] == "trained"]
-        if not trained:
-            continue
-        updates += max(e["steps"] for e in trained)
-        yield {
-            "round": number, "updates": int(updates),
-            "loss": {e["site"]: e["loss"] for e in trained},
-            "validation": {e["site"]: e["dice"] for e in here
-                           if e["event"] == "evaluated" and e["part"] == "validation" and e["num-examples"] > 0},
-        }  # fmt: skip
-
-
 def run_cost(arm: Arm, events: list[Event], sites: Sequence[str]) -> Row:
-    """What a finished run took.
-
-    Bytes are those between sites and coordinator: an update per training, up, and the weights per training and
-    evaluation, down. Local and pooled training send nothing: their one site has the data and the net.
+    """What a finished run took; local and pooled training send nothing: their one site has the data and the net.
 
     Args:
         sites: Roster order, in which the validation Dice of the best round is averaged.
     """
-    trained = [e for e in events if e["event"] == "trained"]
-    evaluated = [e for e in events if e["event"] == "evaluated"]
-    size = trained[0]["bytes"] if trained and arm.federated else 0
-    best = events[-1]["best_round"] or None
-    dice = {e["site"]: e["dice"] for e in evaluated
-            if e["part"] == "validation" and e["num-examples"] > 0 and e["round"] == best}  # fmt: skip
-    ordered = [dice[s] for s in sorted(dice, key=lambda s: sites.index(s) if s in sites else len(sites))]
-    return {
-        "seconds": events[-1].get("seconds", 0.0), "updates": int(sum(e["steps"] for e in trained)),
-        "bytes_up": size * len(trained), "bytes_down": size * (len(trained) + len(evaluated)), "best_round": best,
-        "validation": sum(ordered) / len(ordered) if ordered else None,
-    }  # fmt: skip
+    return cost(events, sites, crossed=arm.federated)
 
 
 def consensus_cost(local: Sequence[Row], nbytes: int) -> Row:

@@ -67,36 +67,45 @@ def read_results(path: Path) -> dict[str, Any]:
 
 def render(results: Mapping[str, Any], folder: Path, scores: Scores, verdict: Verdict) -> str:
     """The page as text; pictures are read from `folder`."""
+    style = charts.styles(scores)
+    return (
+        templates()
+        .get_template("page.html.j2")
+        .render(
+            r=results,
+            v=verdict,
+            scores=scores,
+            style=style,
+            pooled=[m for m in scores.methods if is_pooled(m)],
+            key_figures=key_figures(scores, verdict),
+            forest=forest(scores, verdict),
+            heat=heat(scores),
+            travel=travel(scores, verdict.federated),
+            failed=sentences.failed(scores),
+            by_label=by_label(scores),
+            detail=detail(scores),
+            strips=charts.strips(scores, style),
+            validation=charts.curves(results, "validation", style),
+            loss=charts.curves(results, "loss", style),
+            costs=costs(results),
+            failing={f.method for f in scores.failures if f.site is None},
+            pictures=[{**p, "data": picture(folder, p["png"])} for p in results["pictures"]],
+            uncounted=sum(case_dice(c["dice"]) is None for c in results["cases"]),
+            few=MIN_PATIENTS,
+            few_columns=FEW_COLUMNS,
+            resamples=RESAMPLES,
+        )
+    )
+
+
+def templates() -> Environment:
+    """The pages and the parts that they share."""
     here = Path(__file__).parent
     jinja = Environment(
         loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     jinja.filters |= {"number": sentences.number, "signed": sentences.signed, "size": size, "duration": duration}
-    style = charts.styles(scores)
-    return jinja.get_template("page.html.j2").render(
-        r=results,
-        v=verdict,
-        scores=scores,
-        style=style,
-        pooled=[m for m in scores.methods if is_pooled(m)],
-        key_figures=key_figures(scores, verdict),
-        forest=forest(scores, verdict),
-        heat=heat(scores),
-        travel=travel(scores, verdict.federated),
-        failed=sentences.failed(scores),
-        by_label=by_label(scores),
-        detail=detail(scores),
-        strips=charts.strips(scores, style),
-        validation=charts.curves(results, "validation", style),
-        loss=charts.curves(results, "loss", style),
-        costs=costs(results),
-        failing={f.method for f in scores.failures if f.site is None},
-        pictures=[{**p, "data": picture(folder, p["png"])} for p in results["pictures"]],
-        uncounted=sum(case_dice(c["dice"]) is None for c in results["cases"]),
-        few=MIN_PATIENTS,
-        few_columns=FEW_COLUMNS,
-        resamples=RESAMPLES,
-    )
+    return jinja
 
 
 def key_figures(scores: Scores, verdict: Verdict) -> list[dict[str, Any]]:

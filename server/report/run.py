@@ -1,0 +1,207 @@
+"""The report of one run between real sites: a page, tables for other programs, and the model with its card."""
+
+import csv
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import yaml
+from safetensors.numpy import save_file
+
+from common.disk import write_whole
+from common.errors import StudyError
+from common.nets.describe import net_size
+from common.study import Study
+from common.wire import Schema
+from server.checkpoint import Checkpoints, State
+from server.events import Event, read_events
+from server.report import charts
+from server.report.html import templates
+from server.report.rounds import cost, curve
+
+FORMAT = 1
+METHOD = "run"  # the one method of the page's charts
+PAGE, ROUNDS, NUMBERS = "report.html", "rounds.csv", "report.json"
+WEIGHTS, CARD = "model/weights.safetensors", "model/card.json"
+Row = dict[str, Any]
+
+
+def write_run_report(folder: Path, study: Study, status: str, why: str | None = None) -> list[str]:
+    """Write the report of the run in `folder` beside its events, over an earlier one.
+
+    Args:
+        folder: The run's.
+        study: What was run.
+        status: Where the run stands.
+        why: Why it failed.
+
+    Returns:
+        The files, relative to `folder`: the page first.
+
+    Raises:
+        StudyError: No round of the run has counted yet.
+        CheckpointError: Its checkpoints are damaged.
+        StorageError: The disk is full.
+    """
+    schema = Schema.of(study)
+    checkpoints = Checkpoints(folder / "checkpoints", study.digest(), schema)
+    state = checkpoints.state()
+    if state is None or state.round == 0:
+        raise StudyError(f"the run {folder.name} has no finished round yet; see: fedscan run watch {folder.name}")
+    events = read_events(folder / "events.jsonl")
+    found = facts(folder.name, study, state, events) | {"status": status, "why": why}
+    weights = checkpoints.weights(found["model"]["round"])
+    tensors = {e.name: weights[e.dtype][e.place].reshape(e.shape) for e in schema.entries}
+    write_whole(folder / WEIGHTS, lambda part: save_file(tensors, part, metadata={"study": state.digest}))
+    with (folder / WEIGHTS).open("rb") as file:
+        card = found["model"] | {"sha256": _sha256(file)}
+    _write_text(folder / CARD, _json(card))
+    _write_text(folder / NUMBERS, _json(found))
+    write_whole(folder / ROUNDS, lambda part: _write_rounds(part, study, events))
+    _write_text(folder / PAGE, render(found))
+    return [PAGE, ROUNDS, NUMBERS, WEIGHTS, CARD]
+
+
+def facts(run: str, study: Study, state: State, events: Sequence[Event]) -> Row:
+    """Everything that the report says, from the run's state and the events that stand."""
+    started = next((e for e in events if e["event"] == "started"), {})
+    names: list[str] = list(started.get("sites", ()))
+    names += sorted({e["site"] for e in events if "site" in e} - set(names))
+    took = cost(events, names) | {"seconds": state.seconds}
+    chosen = state.best_round or state.round
+    sites = [_site(name, events, chosen) for name in names]
+    tested = [s["test"]["dice"] for s in sites if s["test"]]
+    return {
+        "format": FORMAT,
+        "run": run,
+        "study": {
+            "name": study.name, "description": study.description, "digest": state.digest,
+            "yaml": yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        },
+        "versions": versions(),
+        "started": started.get("time"),
+        "ended": events[-1]["time"] if events else None,
+        "round": state.round,
+        "rounds": study.rounds.number,
+        "labels": list(study.data.labels),
+        "sites": sites,
+        "test": fmean(tested) if tested else None,
+        "cost": took,
+        "curves": [{"seed": study.seed, "method": METHOD, "trained_on": "all", **row}
+                   for row in curve(events, study.rounds.number)],
+        "failures": [{k: e.get(k) for k in ("time", "round", "site", "why")} for e in events if e["event"] == "failed"],
+        "model": _card(run, study, state, chosen, names, {s["name"]: s["test"] for s in sites if s["test"]}),
+    }  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """What this coordinator runs on."""
+    return {p: version(p) for p in ("fedscan", "flwr", "torch", "monai")} | {"python": platform.python_version()}
+
+
+def render(found: Mapping[str, Any]) -> str:
+    """The page as text."""
+    style = {METHOD: "fed1"}
+    return (
+        templates()
+        .get_template("run.html.j2")
+        .render(
+            r=found,
+            validation=charts.curves(found, "validation", style),
+            loss=charts.curves(found, "loss", style),
+            tone={"finished": "better", "failed": "worse"}.get(found["status"], "open"),
+        )
+    )
+
+
+def _site(name: str, events: Sequence[Event], chosen: int) -> Row:
+    """What a site contributed; validation and test are of the chosen round, None where it has no cases or no answer."""
+    here = [e for e in events if e.get("site") == name]
+    joined = next((e for e in here if e["event"] == "joined"), {})
+    trained = [e for e in here if e["event"] == "trained"]
+    evaluated = [e for e in here if e["event"] == "evaluated"]
+    size = trained[0]["bytes"] if trained else 0
+    return {
+        "name": name,
+        **{k: joined.get(k) for k in ("patients", "train")},
+        "rounds": len(trained),
+        "failures": sum(e["event"] == "failed" for e in here),
+        "validation": _scores(evaluated, "validation", chosen),
+        "test": _scores(evaluated, "test", chosen),
+        "seconds": sum(e["seconds"] for e in (*trained, *evaluated)),
+        "updates": int(sum(e["steps"] for e in trained)),
+        "bytes_up": size * len(trained),
+        "bytes_down": size * (len(trained) + len(evaluated)),
+    }
+
+
+def _scores(evaluated: Sequence[Event], part: str, number: int) -> Row | None:
+    """Cases and mean Dice of a site, also by label."""
+    of = [e for e in evaluated if e["part"] == part and e["round"] == number and e["num-examples"] > 0]
+    if not of:
+        return None
+    last = of[-1]
+    labels = {k.removeprefix("dice."): v for k, v in last.items() if k.startswith("dice.")}
+    # A label that no case has, in truth or prediction, has a mean over nothing.
+    counted = {name: value if last[f"cases.{name}"] > 0 else None for name, value in labels.items()}
+    return {"cases": int(last["num-examples"]), "dice": last["dice"], "labels": counted}
+
+
+def _card(run: str, study: Study, state: State, chosen: int, sites: Sequence[str], test: Mapping[str, Row]) -> Row:
+    """What someone who opens the weights must know of them."""
+    size = net_size(study)
+    return {
+        "format": "fedscan.model",
+        "version": FORMAT,
+        "run": run,
+        "study": study.name,
+        "digest": state.digest,
+        "round": chosen,
+        "rounds": study.rounds.number,
+        "finished": state.finished,
+        "metric": {
+            "name": "mean validation Dice over the sites", "value": state.best_metric if state.best_round else None,
+        },
+        "test": dict(test),
+        "sites": list(sites),
+        "dimensions": study.data.dimensions,
+        "channels": list(study.data.channels),
+        "labels": ["background", *study.data.labels],
+        "plan": study.plan.model_dump(mode="json"),
+        "net": {**study.net.model_dump(mode="json"), "parameters": size.parameters},
+        "tensors": "state_dict of the net without running statistics" if study.rounds.buffers == "local"
+                   else "state_dict of the net",
+        "versions": versions(),
+        "use": "For research. Not a medical device.",
+    }  # fmt: skip
+
+
+def _write_rounds(path: Path, study: Study, events: Sequence[Event]) -> None:
+    """One line per answer of a site: an update, a validation or the final test."""
+    labels = [f"dice.{name}" for name in study.data.labels]
+    head = ["time", "round", "part", "site", "num-examples", "steps", "loss", "dice", *labels, "seconds", "bytes"]
+    rows = [{"part": "train", **e} for e in events if e["event"] in ("trained", "evaluated")]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, head, restval="", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _write_text(path: Path, text: str) -> None:
+    write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _sha256(file: Any) -> str:
+    total = sha256()
+    while block := file.read(1 << 20):
+        total.update(block)
+    return total.hexdigest()
