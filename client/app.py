@@ -17,10 +17,19 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from client.data.patches import Batches
 from client.data.volume import SiteData
 from client.evaluation import evaluate, summary
+from client.gates import gate_in, gate_out
 from client.results import write_results
-from client.site import SiteConfig
+from client.site import Limits, SiteConfig
 from client.state import SiteState
-from client.training import Span, channels_last, make_optimizer, optimizer_tensors, restore_optimizer, train
+from client.training import (
+    Progress,
+    Span,
+    channels_last,
+    make_optimizer,
+    optimizer_tensors,
+    restore_optimizer,
+    train,
+)
 from common import wire
 from common.errors import FedscanError, WireError
 from common.losses import build_loss
@@ -41,26 +50,33 @@ class Workplace:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._study: str | None = None
-        self._schema = Schema(())
+        self._schema: tuple[str, Schema] = ("", Schema(()))
 
-    def take(self, study: Study, message: Message) -> tuple[nn.Module, nn.Module, Schema]:
-        """Net with the message's weights, loss and schema of `study`.
+    def schema(self, study: Study) -> Schema:
+        """What crosses of the study's net; it is not built for that."""
+        key = study.digest()
+        if key != self._schema[0]:
+            self._schema = (key, Schema.of(study))
+        return self._schema[1]
 
-        The weights are held against the schema, which needs no memory, before the net is built: a study with a net
-        of absurd size would have to bring as many bytes.
+    def take(self, study: Study, message: Message, limits: Limits) -> tuple[nn.Module, nn.Module]:
+        """Net with the message's weights, and loss of `study`.
+
+        The weights pass the gate, which needs no memory, before the net is built: a study with a net of absurd size
+        would have to bring as many bytes.
 
         Raises:
-            WireError: The message does not hold the weights of the study's net.
+            WireError: The message does not hold the weights of the study's net, or they are beyond the limits.
         """
         key = study.digest()
-        schema = self._schema if key == self._study else Schema.of(study)
-        flat = wire.read_arrays(schema, message)
+        schema = self.schema(study)
+        flat = gate_in(schema, message, limits)
         if key != self._study:
             self._net = channels_last(build_net(study).to(self.device))
             self._loss = build_loss(study).to(self.device)
-            self._schema, self._study = schema, key
+            self._study = key
         schema.load(flat, self._net)
-        return self._net, self._loss, schema
+        return self._net, self._loss
 
 
 class OpenSite:
@@ -73,6 +89,10 @@ class OpenSite:
         workplace: Where its nets live.
         on_step: Called after each training step.
         steps: Training steps per round; as the study says for the site's own cases if none.
+
+    Attributes:
+        progress: Gives, for the stream of batches and the number of steps, how far the round has come already.
+        on_case: Called with (cases done, cases in all) after each case that is evaluated.
     """
 
     def __init__(
@@ -88,6 +108,8 @@ class OpenSite:
         self.home = home
         self.workplace = workplace
         self.on_step = on_step
+        self.progress: Callable[[int, int], Progress] = lambda stream, count: Progress()
+        self.on_case: Callable[[int, int], None] = lambda done, total: None
         self._load = load
         self._steps = steps
         self._plan: str | None = None
@@ -130,7 +152,9 @@ def make_app(open_site: Callable[[Context], OpenSite]) -> ClientApp:
         def answer(message: Message, context: Context) -> Message:
             try:
                 study, task = wire.read_instruction(message)
-                return handle(open_site(context), message, study, task)
+                site = open_site(context)
+                reply = handle(site, message, study, task)
+                return gate_out(site.workplace.schema(study), study, task, site.config.name, reply)
             except FedscanError as error:
                 log.error("%s: %s", error.code, error)
                 return wire.error_reply(message, error.code)
@@ -156,7 +180,7 @@ def _join(site: OpenSite, message: Message, study: Study, task: Task) -> Message
 
 def _train(site: OpenSite, message: Message, study: Study, task: Task) -> Message:
     started = time.monotonic()
-    net, loss, schema = site.workplace.take(study, message)
+    net, loss = site.workplace.take(study, message, site.config.limits)
     state = SiteState(site.home / "state" / task.run)
     state.clean(task.acknowledged, task.best if study.rounds.buffers == "local" else 0)
     kept = state.load(task.acknowledged)
@@ -168,32 +192,34 @@ def _train(site: OpenSite, message: Message, study: Study, task: Task) -> Messag
     span = Span((task.round - 1) * count, count, study.rounds.number * count)
     batches = site.batches(study)
     torch.manual_seed(derive(batches.stream, "dropout", task.round))
+    progress = site.progress(batches.stream, count)
     mean_loss = train(
         net,
         loss,
         optimizer,
-        batches.prefetch(span.first, count),
+        batches.prefetch(span.first + progress.done, count - progress.done),
         study.training,
         span,
         task.terms,
         site.on_step,
+        progress,
     )
     state.stage(task.round, _keep(net, optimizer, study))
     metrics = {"num-examples": len(site.data(study).train), "steps": count, "loss": mean_loss,
-               "seconds": time.monotonic() - started}  # fmt: skip
-    return wire.train_reply(message, schema.pack(net.state_dict()), metrics)
+               "seconds": progress.seconds + time.monotonic() - started}  # fmt: skip
+    return wire.train_reply(message, site.workplace.schema(study).pack(net.state_dict()), metrics)
 
 
 def _evaluate(site: OpenSite, message: Message, study: Study, task: Task) -> Message:
     started = time.monotonic()
     if task.part == "train":
         raise WireError("a model is never evaluated on training cases")
-    net, _, _ = site.workplace.take(study, message)
+    net, _ = site.workplace.take(study, message, site.config.limits)
     # The final test is made with the weights of the best round, and so with what the site kept of that one.
     counted = min(task.acknowledged, task.round)
     load_buffers(net, study, SiteState(site.home / "state" / task.run).load(counted))
     cases = getattr(site.data(study), task.part)
-    results = evaluate(net, cases, study, site.workplace.device)
+    results = evaluate(net, cases, study, site.workplace.device, site.on_case)
     write_results(site.home / "results" / task.run / f"round-{task.round:05d}-{task.part}.json", study, results)
     return wire.metrics_reply(message, {**summary(results, study), "seconds": time.monotonic() - started})
 

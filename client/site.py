@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from common.documents import Document
 from common.records import Sha256
 from common.study import Name
 
@@ -26,6 +27,18 @@ class LabelRange(BaseModel):
 LabelRule = int | tuple[int, ...] | LabelRange
 
 
+class Limits(BaseModel):
+    """Where a site stops to believe what it is sent.
+
+    Attributes:
+        norm: Largest L2 norm of the weights of a task, over all floating-point values of the net. Nets that learn have
+            norms of 10 to 10 000; what is far beyond is broken, or made to do something else than to learn.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    norm: float = Field(1e6, gt=0, allow_inf_nan=False)
+
+
 class SiteConfig(BaseModel):
     """A site's own settings (site.yaml).
 
@@ -39,6 +52,7 @@ class SiteConfig(BaseModel):
         device: `auto` takes CUDA, else MPS, else the CPU.
         accept: Digests of the studies that may run here when the coordinator sends them, or `signer` for all that it
             signed. Simulations do not ask.
+        limits: Where the site stops to believe what it is sent.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,3 +64,11 @@ class SiteConfig(BaseModel):
     use: Literal["train", "test"] = "train"
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     accept: Literal["signer"] | tuple[Sha256, ...] = ()
+    limits: Limits = Limits()
+
+
+def site_of_home(home: Path) -> SiteConfig:
+    """The settings in `home`/site.yaml, relative paths made whole; raises StudyError naming file, line and remedy."""
+    document = Document.read(home / "site.yaml")
+    config = document.validate(SiteConfig, document.data)
+    return config.model_copy(update={"data": (home / config.data).resolve()})

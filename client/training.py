@@ -52,6 +52,27 @@ def autocast(settings: Training, device: torch.device) -> AbstractContextManager
     return nullcontext()
 
 
+class Progress:
+    """How far a round has come, in memory; `client.midround` keeps it on disk as well.
+
+    Attributes:
+        done: Steps of the round that are done.
+        total: Sum of their losses.
+        seconds: What processes before this one spent on the round.
+    """
+
+    def __init__(self) -> None:
+        self.done, self.total, self.seconds = 0, 0.0, 0.0
+
+    def restore(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Put net, optimiser and random numbers where the round stood; called once, before the first step."""
+
+    def add(self, loss: float, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Count a step; called when it is whole."""
+        self.done += 1
+        self.total += loss
+
+
 def train(
     net: nn.Module,
     loss_of: nn.Module,
@@ -61,18 +82,20 @@ def train(
     span: Span,
     terms: Terms,
     on_step: Callable[[], None] = lambda: None,
+    progress: Progress | None = None,
 ) -> float:
     """Train `net` in place for one round and return the mean loss.
 
     Args:
-        net: On its device; receives images (B, C, *S).
+        net: On its device, with the weights that the round starts from; receives images (B, C, *S).
         loss_of: Maps the net's output and labels (B, *S) to a scalar.
         optimizer: With the state it had at the end of the last round, or a fresh one.
-        batches: `span.count` pairs of images (B, C, *S) float32 and labels (B, *S) int64.
+        batches: `span.count` pairs, less those that are done, of images (B, C, *S) float32 and labels (B, *S) int64.
         settings: The study's training section.
         span: Which steps of the study these are; the schedule runs over the whole study.
         terms: What the strategy adds.
         on_step: Called after each step.
+        progress: Where the round goes on; none begins it.
 
     Raises:
         TrainingError: The loss or the gradient became NaN or infinite; the weights are then of no use.
@@ -80,9 +103,10 @@ def train(
     device = next(net.parameters()).device
     parameters = [p for p in net.parameters() if p.requires_grad]
     anchor = [p.detach().clone() for p in parameters] if terms.proximal else []
-    total = 0.0
+    progress = progress or Progress()
+    progress.restore(net, optimizer)
     net.train()
-    for step, (image, label) in enumerate(batches, start=span.first):
+    for step, (image, label) in enumerate(batches, start=span.first + progress.done):
         for group in optimizer.param_groups:
             group["lr"] = rate_at(settings, step, span.total)
         with autocast(settings, device):
@@ -99,9 +123,9 @@ def train(
                 "training.clip, or look for extreme intensities in the site's scans"
             )
         optimizer.step()
-        total += loss.item()
+        progress.add(loss.item(), net, optimizer)
         on_step()
-    return total / max(1, span.count)
+    return progress.total / max(1, span.count)
 
 
 @torch.no_grad()
@@ -136,11 +160,14 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, T
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` gave."""
+    """Put back what `optimizer_tensors` gave, moments in the memory layout of their parameters as they were."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         prefix, index, key = name.split(".", 2)
         if prefix == "optimizer":
-            state.setdefault(int(index), {})[key] = value
+            like = parameters[int(index)].detach()
+            moment = torch.empty_like(like).copy_(value) if value.shape == like.shape and value.ndim else value
+            state.setdefault(int(index), {})[key] = moment
     if state:
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -189,10 +189,26 @@ def record(flat: Mapping[str, NDArray[Any]]) -> ArrayRecord:
     )
 
 
+def record_of(arrays: Mapping[str, bytes]) -> ArrayRecord:
+    """As `record`, of flat arrays that are bytes already: they are taken as they are, without a copy."""
+    return ArrayRecord(
+        {d: Array(d, (len(raw) // np.dtype(d).itemsize,), STYPE, raw) for d, raw in arrays.items()}
+    )
+
+
 def read_arrays(schema: Schema, message: Message) -> Flat:
+    """As `fitting_arrays`; raises WireError also when a value is NaN or infinite."""
+    flat = fitting_arrays(schema, message)
+    for dtype, values in flat.items():
+        if not finite(values):
+            raise WireError(f"array {dtype} holds NaN or infinite values")
+    return flat
+
+
+def fitting_arrays(schema: Schema, message: Message) -> Flat:
     """The flat arrays of a message, as read-only views of its bytes; raises WireError unless they fit exactly.
 
-    Checked before anything is decoded: the set of dtypes, form, shape and the byte count. Then: every value finite.
+    Checked before anything is decoded: the set of dtypes, form, shape and the byte count. No value is looked at.
     """
     # Not content.array_records: that view is a reference cycle, in which the bytes of every message would live on.
     arrays = message.content.get(ARRAYS)
@@ -206,8 +222,6 @@ def read_arrays(schema: Schema, message: Message) -> Flat:
         if len(array.data) != n * np.dtype(dtype).itemsize:
             raise WireError(f"array {dtype}: {len(array.data)} bytes, the schema has {n * np.dtype(dtype).itemsize}")
         flat[dtype] = np.frombuffer(array.data, dtype=np.dtype(dtype).newbyteorder("<"))
-        if not finite(flat[dtype]):
-            raise WireError(f"array {dtype} holds NaN or infinite values")
     return flat
 
 

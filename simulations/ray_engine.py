@@ -18,9 +18,10 @@ from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
 from client.app import OpenSite, make_app
+from client.device import pick_device
 from common.errors import FedscanError, RoundError, StudyError
 from server.exchange import POLL
-from simulations.sites import Field, pick_device
+from simulations.sites import Field
 
 Work = Callable[[Grid], None]
 

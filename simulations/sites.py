@@ -7,11 +7,10 @@ from functools import partial
 from pathlib import Path
 from statistics import fmean
 
-import torch
-
 from client.app import OpenSite, Workplace
 from client.data.prepare import prepare
 from client.data.volume import CachedCase, SiteData
+from client.device import pick_device
 from client.site import SiteConfig
 from common.study import Study
 from simulations.arms import POOLED
@@ -82,15 +81,6 @@ class Field:
             steps=lambda study: round(fmean(s.steps(study) for s in training)),
         )  # fmt: skip
         return [*sites, everything]
-
-
-def pick_device(name: str) -> torch.device:
-    """The device that a site's configuration names; `auto` takes CUDA, else MPS, else the CPU."""
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def _loader(config: SiteConfig, cache: Path, home: Path, on_case: OnCase) -> Callable[[Study], SiteData]:
