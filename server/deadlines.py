@@ -6,6 +6,7 @@ from dataclasses import dataclass
 FIRST = 24 * 3600.0  # seconds, before anything was measured: preparing a hospital's scans may take hours
 PATIENCE = 3.0  # times what a site needed so far: its machine may be busy, its line slow
 GRACE = 600.0  # seconds on top: a restart, a line that was cut
+BRIEF = 60.0  # seconds for sites that were too late before and are not there now
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,13 @@ class Deadlines:
         self._paces.setdefault(kind, {})[site] = _Pace(work / max(1.0, units), elapsed - work)
 
     def seconds(self, kind: str, units: Mapping[str, float]) -> float:
-        """How long to wait from the question on for sites with so much work each."""
+        """How long to wait from the question on for sites with so much work each; none of them is a lost one."""
         if self._override is not None:
             return self._override
         paces = self._paces.get(kind)
-        if not paces or not units:
+        if not units:
+            return BRIEF
+        if not paces:
             return FIRST
         slowest = _Pace(max(p.per_unit for p in paces.values()), max(p.transfer for p in paces.values()))
         needs = ((paces.get(site, slowest), n) for site, n in units.items())

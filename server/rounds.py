@@ -74,6 +74,7 @@ class Run:
         self._channel = channel or Plain(study)
         self._deadlines = deadlines
         self._stop = stop
+        self._late: set[str] = set()
 
     def start(self) -> State:
         """Run all rounds and the final test, or what is left of them.
@@ -253,6 +254,7 @@ class Run:
 
         def guarded(site: str, message: Message) -> None:
             open_sites.discard(site)
+            self._late.discard(site)
             try:
                 seconds = take(site, self._channel.received(site, message))["seconds"]
             except WireError as error:
@@ -264,13 +266,16 @@ class Run:
         def deadline() -> float | None:
             if self._deadlines is None:
                 return ask.deadline
-            return self._deadlines.seconds(ask.kind, {site: units[site] for site in open_sites})
+            there = set(self._grid.get_node_ids()) if self._late else set()
+            awaited = {s: units[s] for s in open_sites if s not in self._late or ask.to[s] in there}
+            return self._deadlines.seconds(ask.kind, awaited)
 
         if self._deadlines is not None:
             self._events.append("asked", round=ask.round, what=ask.kind, sites=list(ask.to), deadline=deadline())
         exchange(self._grid, self._channel.messages(ask), guarded, deadline, self._stop)
         for site in ask.to:
             if site in open_sites:
+                self._late.add(site)
                 self._events.append("failed", round=ask.round, site=site, why="no answer before the deadline")
 
     def _weights(self, replies: Sequence[Reply]) -> list[float]:

@@ -1,6 +1,6 @@
 """How long rounds wait: worked out by hand."""
 
-from server.deadlines import FIRST, GRACE, Deadlines
+from server.deadlines import BRIEF, FIRST, GRACE, Deadlines
 
 
 def test_what_was_measured_decides() -> None:
@@ -14,6 +14,10 @@ def test_what_was_measured_decides() -> None:
     assert deadlines.seconds("train", {"rome": 400}) == GRACE + 3 * 40
     # Nothing is known of lyon: as slow as the slowest, on the slowest line.
     assert deadlines.seconds("train", {"lyon": 1000}) == GRACE + 3 * (1000 * 0.5 + 10)
+
+
+def test_lost_sites_are_not_waited_for_long() -> None:
+    assert Deadlines().seconds("train", {}) == BRIEF
 
 
 def test_evaluation_is_measured_apart() -> None:
