@@ -5,11 +5,15 @@ What is logged is for the people of this machine. No entry may hold a scan's nam
 
 import json
 import logging
+import os
+import shutil
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal
 
 Form = Literal["text", "json"]
+LONG = 16 * 1024 * 1024  # bytes of a log file that no other program rotates
 
 
 class _Json(logging.Formatter):
@@ -50,3 +54,13 @@ def _said(record: logging.LogRecord) -> dict[str, object]:
             return {"message": message}
         return {"message": next(iter(facts), ""), "facts": facts}
     return {"message": message}
+
+
+def keep_short(path: Path) -> None:
+    """Begin a log file anew when it has grown long; one older generation stays. Whoever writes it must append."""
+    try:
+        if path.stat().st_size > LONG:
+            shutil.copyfile(path, path.with_name(f"{path.name}.1"))
+            os.truncate(path, 0)
+    except FileNotFoundError:
+        return

@@ -1,5 +1,6 @@
 """The coordinator: its keys, its server and its sites."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,15 @@ DEFAULT_HOME = Path("fedscan-server")
 RequestFile = Annotated[
     Path, typer.Argument(metavar="REQUEST", help="The file that the site sent.", show_default=False)
 ]
+
+
+class LogForm(StrEnum):
+    """How the log is written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 SiteName = Annotated[str, typer.Argument(metavar="NAME", help="The site's name.", show_default=False)]
 Out = Annotated[Path | None, typer.Option(help="The join file to write; else NAME.join.", show_default=False)]
 
@@ -52,6 +62,74 @@ def init(
     typer.echo(f"  fingerprint {made.fingerprint()} (hospitals compare it by telephone)")
     typer.echo(f"  {home / 'offline'} holds the keys that issue certificates and sign studies: keep a copy elsewhere;")
     typer.echo("  the running server does not need it. Next: fedscan server backup FILE")
+
+
+@app.command()
+def start(
+    home: Home = DEFAULT_HOME,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Stay in this terminal (for systemd and containers).")
+    ] = False,
+    listen: Annotated[
+        str, typer.Option(help="Address to listen on; :: for IPv6.", envvar="FEDSCAN_SERVER_LISTEN")
+    ] = "0.0.0.0",  # noqa: S104 - hospitals come from outside, with certificates
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Port to listen on, when not the one of `init`; 0 for a free one.",
+                     envvar="FEDSCAN_SERVER_PORT", show_default=False),
+    ] = None,
+    health_http: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of /health on 127.0.0.1; 0 for a free one.",
+                          envvar="FEDSCAN_HEALTH_HTTP")
+    ] = 0,
+    health_grpc: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of grpc.health.v1 on 127.0.0.1; 0 for a free one.",
+                          envvar="FEDSCAN_HEALTH_GRPC")
+    ] = 0,
+    log: Annotated[LogForm, typer.Option(help="Form of the log.", envvar="FEDSCAN_LOG")] = LogForm.TEXT,
+) -> None:  # fmt: skip
+    """Start the server; a run that was under way goes on."""
+    from server.start import ServerOptions, launch, serve
+
+    options = ServerOptions(home, listen, port, health_http, health_grpc)
+    if foreground:
+        from common.log import start_log
+
+        start_log(log.value)
+        serve(options)
+        return
+    status = launch(options, log.value)
+    typer.echo(f"the server of {home} runs (process {status.pid}); it listens on {status.listen} port {status.port}")
+    typer.echo(f"  its log: {home / 'server.log'}. Next: fedscan server status, fedscan run start STUDY")
+
+
+@app.command()
+def stop(home: Home = DEFAULT_HOME) -> None:
+    """End the server; the open run goes on with the next start."""
+    from server.start import stop as end
+
+    end(home)
+    typer.echo(f"the server of {home} has ended")
+
+
+@app.command()
+def status(
+    home: Home = DEFAULT_HOME, as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False
+) -> None:
+    """Show sites, runs, refusals and the state of the server."""
+    from rich.console import Console
+
+    from server.control import ControlClient
+    from server.terminal import print_status
+
+    with ControlClient(home) as client:
+        found = client.status()
+    if as_json:
+        typer.echo(found.model_dump_json(indent=1))
+    else:
+        print_status(home, found, Console())
+    if not found.well:
+        raise typer.Exit(1)
 
 
 @app.command()
