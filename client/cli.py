@@ -1,7 +1,7 @@
 """A hospital's site: its keys, its federation and its two processes."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,6 +15,7 @@ def main() -> None:
 
 
 Home = Annotated[Path, typer.Option(help="The site's folder.", envvar="FEDSCAN_SITE_HOME")]
+Log = Annotated[Literal["text", "json"], typer.Option("--log", help="Form of the log on standard error.")]
 
 
 @app.command()
@@ -50,3 +51,11 @@ def join(
     from client.enrol import join as run
 
     run(home, file, yes, replace)
+
+
+@app.command()
+def trainer(home: Home = Path(), log: Log = "text") -> None:
+    """Be the process with the scans and no network, until it is told to end."""
+    from client.trainer import run
+
+    run(home, log)

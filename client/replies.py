@@ -1,0 +1,75 @@
+"""Replies as they leave the trainer: signed, whole on disk, and the same bytes again when the same task comes again."""
+
+import importlib.metadata
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+from client.mailbox import COUNTS, REPLY, Mailbox, Ref, read_reply
+from client.tasks import Offer
+from common.errors import SignatureError, WireError
+from common.manifests import ReplyHeader, arrays_sha256, metrics_sha256, sign_reply, verified_reply
+from common.signing import read_signed
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a task.
+
+    Attributes:
+        metrics: Numbers of the closed list; none with an error.
+        arrays: The update, by dtype, little-endian.
+        error: A code of `common.errors`, when there is no answer.
+    """
+
+    metrics: dict[str, float] | None = None
+    arrays: Mapping[str, Any] = field(default_factory=dict)
+    error: str | None = None
+
+
+def software() -> str:
+    """Version of fedscan at this site."""
+    return importlib.metadata.version("fedscan")
+
+
+def write_reply(mailbox: Mailbox, offer: Offer, outcome: Outcome) -> Ref:
+    """Sign an outcome and put it into the mailbox; raises StorageError."""
+    manifest, who = offer.manifest, offer.credentials
+    header = ReplyHeader(
+        run=manifest.run, study=manifest.study, site=who.site, task=manifest.task, manifest=manifest.sha256(),
+        base=manifest.base, payload=arrays_sha256(outcome.arrays) if outcome.arrays else None,
+        metrics=None if outcome.metrics is None else metrics_sha256(outcome.metrics), error=outcome.error,
+        salt=secrets.token_hex(32), software=software(),
+    )  # fmt: skip
+    signed = sign_reply(who.reply_key, who.coordinator, header)
+    # The answer to join must not replace an update that the coordinator may ask for again.
+    name = COUNTS if manifest.kind == "join" else REPLY
+    return mailbox.put_reply(signed.canonical(), outcome.metrics, outcome.arrays, name)
+
+
+def stored_reply(mailbox: Mailbox, offer: Offer) -> Ref | None:
+    """The reply that lies in the mailbox, if it is this site's own answer to this very task.
+
+    Case counts are counted again, and what failed is tried again. The file is trusted only as far as this site's own
+    signature reaches: the mailbox is open to the link.
+    """
+    if not offer.accepted.again or (ref := mailbox.find(REPLY)) is None:
+        return None
+    who = offer.credentials
+    try:
+        reply = read_reply(mailbox, ref)
+        signed, key = read_signed(reply.header), who.reply_key.public_key()
+        header = verified_reply(signed, key, who.coordinator, who.site, offer.manifest)
+    except (WireError, SignatureError):
+        return None
+    payload = arrays_sha256(reply.arrays) if reply.arrays else None
+    metrics = None if reply.metrics is None else metrics_sha256(reply.metrics)
+    whole = header.error is None and (header.payload, header.metrics) == (payload, metrics)
+    return ref if whole else None
+
+
+def reply_hash(header: bytes) -> str:
+    """The name by which a later manifest says that a reply was counted: SHA-256 of the header's body."""
+    return sha256(read_signed(header).body.encode()).hexdigest()

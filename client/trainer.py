@@ -1,0 +1,255 @@
+"""The process with the scans and no network: takes tasks from the link, works, and hands back signed replies.
+
+Everything that it promises is on disk first. Killed at any moment it goes on as follows: before a task was accepted,
+the task is new; after that, the task is accepted again because it is the same; in the middle of a round, the round goes
+on where it was written down last; after the reply was written, the reply is there. All ways end with the same update.
+"""
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from client.control import BEAT, Progress, TrainerBusyError, TrainerStatus, serve
+from client.device import pick_device
+from client.discretion import Discretion
+from client.identity import Identity
+from client.mailbox import Arrays, Mailbox, Ref
+from client.replies import software, stored_reply, write_reply
+from client.site import site_of_home
+from client.tasks import Intake, Offer
+from client.workshop import StopWork, Workshop
+from common.errors import FedscanError, IdentityError, StudyError
+from common.lock import alone
+from common.log import Form, start_log
+
+log = logging.getLogger("fedscan.trainer")
+
+
+@dataclass
+class _Job:
+    """One task from its acceptance to its end."""
+
+    offer: Offer
+    arrays: Arrays
+    since: datetime
+    done: int = 0
+    of: int = 0
+    state: Literal["waiting", "working", "done", "refused", "dropped"] = "waiting"
+    reply: Ref | None = None
+    code: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ("done", "refused", "dropped")
+
+    def message(self) -> Progress:
+        state: Literal["working", "done", "refused"] = "working"
+        if self.state == "done" or self.state == "refused":
+            state = self.state
+        return Progress(state=state, done=self.done, of=self.of, reply=self.reply, code=self.code)
+
+
+class Trainer:
+    """A site's trainer. `work` and `status` may be called by any thread; `run` does the work in its caller's.
+
+    Args:
+        home: The site's folder.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._mailbox = Mailbox(home)
+        self._intake = Intake(home)
+        self._workshop = Workshop(home, self._report, self._unwanted)
+        self._accepting = threading.Lock()
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._job: _Job | None = None  # accepted last
+        self._running: _Job | None = None
+        self._last_code: str | None = None
+
+    def work(self, ref: Ref) -> Iterator[Progress]:
+        """Work on the task that `ref` names, and tell how it goes on; the same task again joins in, or has its reply.
+
+        Raises:
+            TrainerBusyError: Another task is worked on that is not older, or a later one came.
+        """
+        try:
+            with self._accepting:
+                job = self._take(ref)
+        except TrainerBusyError:
+            raise
+        except FedscanError as error:
+            self._refuse(error.code)
+            log.error("refused: %s: %s", error.code, error)
+            yield Progress(state="refused", code=error.code)
+            return
+        except Exception:
+            self._refuse(FedscanError.code)
+            log.exception("a task was refused because of an unexpected error")
+            yield Progress(state="refused", code=FedscanError.code)
+            return
+        yield from self._follow(job)
+
+    def status(self) -> TrainerStatus:
+        """What the trainer is doing."""
+        with self._changed:
+            job, idle = self._job, self._job is None or self._job.ended
+            code = self._last_code
+        about = TrainerStatus(version=software(), site=self._site(), device=self._device(), last_code=code)
+        if job is None:
+            return about
+        manifest = job.offer.manifest
+        return about.model_copy(
+            update={
+                "study": job.offer.study.name, "digest": manifest.study, "run": manifest.run, "round": manifest.round,
+                "kind": manifest.kind, "done": job.done, "of": job.of, "since": None if idle else job.since,
+            }
+        )  # fmt: skip
+
+    def run(self) -> None:
+        """Do one task after the other until `stop` is called."""
+        while not self._stopping:
+            with self._changed:
+                job = self._job
+                if job is None or job.state != "waiting":
+                    # Not for ever: a signal's handler may not take the lock that it would need to wake us.
+                    self._changed.wait(0.2)
+                    continue
+                job.state, self._running = "working", job
+            self._do(job)
+        with self._changed:
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """End `run` after the step or case in progress, which is written down; may be called by a signal's handler."""
+        self._stopping = True
+
+    def _take(self, ref: Ref) -> _Job:
+        """The job for a task: the one that is under way, one that is done already, or a new one."""
+        with self._intake.open(ref) as offer:
+            before = self._job
+            if before is not None and not before.ended and before.offer.same(offer):
+                self._intake.keep(offer)
+                return before
+            job = _Job(offer, {}, datetime.now(UTC))
+            stored = stored_reply(self._mailbox, offer)
+            if stored is not None:
+                self._intake.keep(offer)
+                job.state, job.reply = "done", stored
+                return job
+            if before is not None and not before.ended and not offer.later(before.offer):
+                raise TrainerBusyError(f"{before.offer.manifest.task} is worked on")
+            job.arrays = offer.arrays()
+            self._intake.keep(offer)
+            log.info("accepted: %s, manifest %d", offer.manifest.task, offer.manifest.sequence)
+            with self._changed:
+                if before is not None and before.state == "waiting":
+                    before.state = "dropped"
+                self._job = job
+                self._changed.notify_all()
+            return job
+
+    def _follow(self, job: _Job) -> Iterator[Progress]:
+        while True:
+            with self._changed:
+                message = job.message()
+                dropped = job.state == "dropped"
+            if dropped:
+                raise TrainerBusyError("a later task came")
+            yield message
+            if message.state != "working":
+                return
+            with self._changed:
+                self._changed.wait_for(lambda: job.ended or self._stopping, BEAT)
+                # What is stopped is not refused: it goes on after the restart.
+                if self._stopping and not job.ended:
+                    return
+
+    def _do(self, job: _Job) -> None:
+        """One job to its end, whatever happens in it."""
+        try:
+            outcome = self._workshop.do(job.offer, job.arrays)
+            reply = write_reply(self._mailbox, job.offer, outcome)
+            if outcome.error is None and job.offer.manifest.kind == "train":
+                self._workshop.finished()
+            self._end(job, "done", reply, outcome.error)
+            log.info("%s: %s", job.offer.manifest.task, outcome.error or "done")
+        except StopWork:
+            self._end(job, "dropped")
+            log.info("%s: stopped", job.offer.manifest.task)
+        except FedscanError as error:
+            self._end(job, "refused", code=error.code)
+            log.error("%s: %s: %s", job.offer.manifest.task, error.code, error)
+        except Exception:
+            self._end(job, "refused", code=FedscanError.code)
+            log.exception("unexpected error")
+
+    def _end(
+        self, job: _Job, state: Literal["done", "refused", "dropped"], reply: Ref | None = None, code: str | None = None
+    ) -> None:
+        with self._changed:
+            job.state, job.reply, job.arrays = state, reply, {}
+            job.code = code if state == "refused" else None
+            self._running = None
+            if state != "dropped":
+                self._last_code = code
+            self._changed.notify_all()
+
+    def _refuse(self, code: str) -> None:
+        with self._changed:
+            self._last_code = code
+
+    def _report(self, done: int, of: int) -> None:
+        """Called by the work after each step and case; the place where it can be stopped."""
+        job = self._running
+        if job is not None:
+            job.done, job.of = done, of
+        if self._unwanted():
+            raise StopWork
+
+    def _unwanted(self) -> bool:
+        return self._stopping or self._running is not self._job
+
+    def _site(self) -> str | None:
+        try:
+            return Identity(self._home).federation().site
+        except IdentityError:
+            return None
+
+    def _device(self) -> str:
+        try:
+            return str(pick_device(site_of_home(self._home).device))
+        except StudyError:
+            return "unknown"
+
+
+def run(home: Path, form: Form = "text") -> None:
+    """Be the trainer of the site in `home`, until SIGTERM or SIGINT.
+
+    Raises:
+        IdentityError: The site has not joined a federation, or its keys are missing.
+        StudyError: site.yaml is wrong.
+        FedscanError: Another trainer works here already, or no socket can be made.
+    """
+    start_log(form)
+    logging.captureWarnings(True)
+    who, config = Identity(home).trainer_credentials(), site_of_home(home)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Discretion(home / "trainer"))
+    mailbox = Mailbox(home)
+    mailbox.make()
+    twice = FedscanError(f"a trainer of {home} is running already; stop it with: fedscan site stop")
+    with alone(home / "trainer" / "lock", twice):
+        trainer = Trainer(home)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: trainer.stop())
+        with serve(mailbox.socket, trainer):
+            log.info("trainer of %s ready on %s", who.site, pick_device(config.device))
+            trainer.run()
+    log.info("trainer of %s stopped", who.site)
