@@ -59,3 +59,64 @@ def trainer(home: Home = Path(), log: Log = "text") -> None:
     from client.trainer import run
 
     run(home, log)
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
+Process = Literal["link", "trainer"]
+
+
+@app.command()
+def start(
+    home: Home = Path(),
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Stay in this terminal; logs go to standard error.")
+    ] = False,
+    log: Log = "text",
+) -> None:
+    """Start link and trainer, and start them again whenever one of them dies."""
+    from client.service import start as run
+
+    run(home, foreground, log)
+
+
+@app.command()
+def stop(home: Home = Path()) -> None:
+    """End link and trainer; open work goes on with the next start."""
+    from client.service import stop as run
+
+    run(home)
+
+
+@app.command()
+def status(
+    home: Home = Path(),
+    as_json: AsJson = False,
+    check: Annotated[
+        Process | None,
+        typer.Option(help="Only whether this process works, for health checks.", show_default=False),
+    ] = None,
+) -> None:
+    """Show the connection, what is trained, the processes and the certificate."""
+    from client import service
+
+    if not (service.check(home, check) if check else service.show(home, as_json)):
+        raise typer.Exit(1)
+
+
+@app.command()
+def preflight(
+    home: Home = Path(),
+    part: Annotated[
+        Process | None,
+        typer.Option(help="Only what this process needs: where the two run apart.", show_default=False),
+    ] = None,
+    study: Annotated[
+        Path | None, typer.Option(help="Hold the data against this study's channels and labels.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check all that a site needs: a list of ticks and remedies. It starts nothing and changes nothing."""
+    from client.preflight import show
+
+    if not show(home, part, study, as_json):
+        raise typer.Exit(1)
