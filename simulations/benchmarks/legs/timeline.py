@@ -52,6 +52,11 @@ class Recorder:
 
         setattr(owner, name, noted)
 
+    def mark(self, part: str) -> None:
+        """Note a moment."""
+        now = time.monotonic()
+        self._note([part, now], now)
+
     @contextmanager
     def doing(self, part: str) -> Iterator[None]:
         """Note the block as `part`."""

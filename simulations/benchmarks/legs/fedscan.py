@@ -1,0 +1,120 @@
+"""fedscan as it is deployed: one coordinator's process, and per site one of the link and one of the trainer."""
+
+import sys
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+from common.errors import FedscanError
+from common.manifests import read_signed_study
+from server.control import ControlClient, NoServerError
+from server.events import read_events
+from simulations.benchmarks.legs import federation, timeline
+from simulations.benchmarks.legs.measured import Measured
+from simulations.benchmarks.legs.processes import ROOT, BenchmarkError, Processes, free_port
+from simulations.benchmarks.legs.roles import PARTS, ROUND
+
+__all__ = ["PARTS", "Memory", "measure", "peak_memory"]
+
+TENSORS = 200
+_ROLES = ("link", "trainer")
+_START, _ROUND = 180, 120  # seconds at most
+
+
+class Memory(NamedTuple):
+    """Resident memory of the coordinator's process, in bytes.
+
+    Attributes:
+        connected: When all sites were there and nothing had been asked.
+        peak: At most, from then on.
+    """
+
+    connected: int
+    peak: int
+
+
+def measure(folder: Path, parameters: int, sites: int, rounds: int) -> Measured:
+    """Seconds of each round after the first, from checkpoint to checkpoint, and their parts.
+
+    Raises:
+        BenchmarkError: It did not start, did not end, or a site failed in a round.
+    """
+    homes = federation.make(folder, free_port(), federation.study(parameters, TENSORS, rounds + 1), sites)
+    with Processes(folder / "processes", {"PYTHONPATH": str(ROOT)}) as processes:
+        _begin(processes, "server", "server", homes.coordinator)
+        for i, home in enumerate(homes.sites):
+            for role in _ROLES:
+                _begin(processes, role, f"{role}-{i}", home)
+        _ask_for_run(processes, homes)
+        _wait_for_end(processes, homes, rounds + 1)
+        stretches = timeline.read(processes.folder.glob("*.trace"))
+    ends = sorted(s.end for s in stretches if s.part == ROUND)
+    # The first checkpoint is that of the first weights, the last one says that all is finished.
+    marks, busy = ends[1 : rounds + 2], [s for s in stretches if s.part != ROUND]
+    return Measured(
+        [after - before for before, after in pairwise(marks)],
+        [timeline.share_out(busy, before, after) for before, after in pairwise(marks)],
+    )
+
+
+def peak_memory(folder: Path, parameters: int, sites: int, rounds: int) -> Memory:
+    """The coordinator's memory with many light-weight sites: the same links and trainers, forked from one process.
+
+    Raises:
+        BenchmarkError: As `measure` does.
+    """
+    homes = federation.make(folder, free_port(), federation.study(parameters, TENSORS, rounds), sites)
+    with Processes(folder / "processes", {"PYTHONPATH": str(ROOT)}) as processes:
+        server = _begin(processes, "server", "server", homes.coordinator)
+        _begin(processes, "sites", "sites", folder)
+        _wait_for_sites(processes, homes)
+        connected = _resident(server, "VmRSS")
+        Path(f"/proc/{server}/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew: proc(5)
+        _ask_for_run(processes, homes)
+        _wait_for_end(processes, homes, rounds)
+        return Memory(connected, _resident(server, "VmHWM"))
+
+
+def _begin(processes: Processes, role: str, name: str, home: Path) -> int:
+    trace = str(processes.folder / f"{name}.trace")
+    command = [sys.executable, "-m", "simulations.benchmarks.legs.roles", role, str(home), trace]
+    return processes.start(name, command).pid
+
+
+def _wait_for_sites(processes: Processes, homes: federation.Homes) -> None:
+    with ControlClient(homes.coordinator) as client:
+        processes.wait("connected sites", partial(_connected, client, len(homes.sites)), _START)
+
+
+def _ask_for_run(processes: Processes, homes: federation.Homes) -> None:
+    _wait_for_sites(processes, homes)
+    with ControlClient(homes.coordinator) as client:
+        client.start(read_signed_study(homes.signed.read_bytes()), None)
+
+
+def _wait_for_end(processes: Processes, homes: federation.Homes, rounds: int) -> None:
+    events = homes.coordinator / "runs" / federation.RUN / "events.jsonl"
+    processes.wait("end of the run", partial(_ended, events), _START + _ROUND * rounds)
+    wrong = [e for e in read_events(events) if e["event"] in ("failed", "stopped") and e["round"] > 0]
+    if wrong:
+        raise BenchmarkError(f"a site failed: {wrong[0]}")
+
+
+def _connected(client: ControlClient, sites: int) -> bool:
+    try:
+        return sum(s.connected for s in client.status().sites) == sites
+    except NoServerError:
+        return False
+
+
+def _ended(events: Path) -> bool:
+    try:
+        return any(e["event"] in ("finished", "stopped") for e in read_events(events))
+    except FedscanError:
+        return False
+
+
+def _resident(process: int, what: str) -> int:
+    lines = Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{what}:")) * 1024
