@@ -2,8 +2,9 @@
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from common.documents import Document
 from common.records import Sha256
@@ -39,6 +40,44 @@ class Limits(BaseModel):
     norm: float = Field(1e6, gt=0, allow_inf_nan=False)
 
 
+class Network(BaseModel):
+    """The site's way to its coordinator, where it is not a straight one.
+
+    Attributes:
+        proxy: HTTP proxy, `http://host:port` or `https://host:port`, with `user:password@` before the host where the
+            proxy wants them (signs such as `@` written as `%40`). What the environment says of proxies is not used.
+        proxy_ca: Authorities (PEM) for the own certificate of an `https` proxy; those of the system if none. They
+            never count for the coordinator.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    proxy: SecretStr | None = None
+    proxy_ca: Path | None = None
+
+    @field_validator("proxy")
+    @classmethod
+    def _complete(cls, proxy: SecretStr | None) -> SecretStr | None:
+        if proxy is None:
+            return None
+        # Its words are never repeated: they may hold a password.
+        wrong = "must be of the form http://host:port or https://user:password@host:port"
+        try:
+            parts = urlsplit(proxy.get_secret_value())
+            port = parts.port
+        except ValueError:
+            raise ValueError(wrong) from None
+        if parts.scheme not in ("http", "https") or not parts.hostname or not port or parts.path not in ("", "/"):
+            raise ValueError(wrong)
+        return proxy
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        https = self.proxy is not None and self.proxy.get_secret_value().startswith("https:")
+        if self.proxy_ca is not None and not https:
+            raise ValueError("proxy_ca is for the certificate of an https proxy")
+        return self
+
+
 class SiteConfig(BaseModel):
     """A site's own settings (site.yaml).
 
@@ -53,6 +92,7 @@ class SiteConfig(BaseModel):
         accept: Digests of the studies that may run here when the coordinator sends them, or `signer` for all that it
             signed. Simulations do not ask.
         limits: Where the site stops to believe what it is sent.
+        network: The site's way to its coordinator.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -65,10 +105,14 @@ class SiteConfig(BaseModel):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     accept: Literal["signer"] | tuple[Sha256, ...] = ()
     limits: Limits = Limits()
+    network: Network = Network()
 
 
 def site_of_home(home: Path) -> SiteConfig:
     """The settings in `home`/site.yaml, relative paths made whole; raises StudyError naming file, line and remedy."""
     document = Document.read(home / "site.yaml")
     config = document.validate(SiteConfig, document.data)
-    return config.model_copy(update={"data": (home / config.data).resolve()})
+    network = config.network
+    if network.proxy_ca is not None:
+        network = network.model_copy(update={"proxy_ca": (home / network.proxy_ca).resolve()})
+    return config.model_copy(update={"data": (home / config.data).resolve(), "network": network})
