@@ -83,7 +83,7 @@ def test_one_port_in_and_nothing_out() -> None:
 
 def test_health_is_asked_for_except_while_keys_are_made() -> None:
     (container,) = rendered({})["StatefulSet"]["spec"]["template"]["spec"]["containers"]
-    asked = {"command": ["fedscan", "server", "status", "--check"]}
+    asked = {"command": ["fedscan", "server", "status"]}
     assert (container["livenessProbe"]["exec"], container["readinessProbe"]["exec"]) == (asked, asked)
     (waiting,) = rendered({"setup": True})["StatefulSet"]["spec"]["template"]["spec"]["containers"]
     assert "livenessProbe" not in waiting

@@ -87,7 +87,7 @@ def test_who_sees_all_keys_has_no_network_and_does_not_stay() -> None:
     [
         ("compose.site.yaml", "trainer", ["site", "status", "--check", "trainer"]),
         ("compose.site.yaml", "link", ["site", "status", "--check", "link"]),
-        ("compose.server.yaml", "server", ["server", "status", "--check"]),
+        ("compose.server.yaml", "server", ["server", "status"]),
     ],
 )
 def test_health_is_asked_of_the_process_itself(name: str, service: str, check: list[str]) -> None:
