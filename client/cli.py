@@ -61,6 +61,14 @@ def trainer(home: Home = Path(), log: Log = "text") -> None:
     run(home, log)
 
 
+@app.command()
+def link(home: Home = Path(), log: Log = "text") -> None:
+    """Be the process with the network and no scans, until it is told to end."""
+    from client.link import run
+
+    run(home, log)
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
 Process = Literal["link", "trainer"]
 

@@ -8,6 +8,7 @@ import common.quiet  # noqa: F401
 
 import logging
 import os
+import signal
 import threading
 import time
 from contextlib import suppress
@@ -21,16 +22,18 @@ from client.control import Progress, TrainerClient
 from client.download import Pull, fetch, read_layout
 from client.fleet import HEARTBEAT, Fleet, Offer, error_thing, reply_thing
 from client.hop import Hop
+from client.identity import Identity
 from client.mailbox import TASK, Mailbox, Ref
 from client.objects import Thing, name_of
 from client.problems import Backoff, LinkError, Problem
-from client.site import Network
+from client.site import Network, site_of_home
 from client.standing import Standing
 from client.upload import Reply
 from common.disk import not_written
 from common.errors import FedscanError, StorageError, WireError
 from common.keys import PRIVATE, private_folder
 from common.lock import alone
+from common.log import Form, start_log
 from common.manifests import RoundManifest, read_assignment
 from common.records import Record, RecordError, Sha256, read_record
 
@@ -401,3 +404,22 @@ def _name(assignment: bytes) -> str:
         return read_record(RoundManifest, body, len(assignment)).task
     except (FedscanError, RecordError):
         return "that cannot be read"
+
+
+def run(home: Path, form: Form = "text") -> None:
+    """Be the link of the site in `home`, until SIGTERM or SIGINT.
+
+    Raises:
+        IdentityError: The site has not joined a federation, or its keys are missing.
+        StudyError: site.yaml is wrong.
+        FedscanError: Another link works here already.
+    """
+    start_log(form)
+    site, network = Identity(home).link_credentials().site, site_of_home(home).network
+    link = Link(home, network)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # On another thread: this one may hold the very lock that `stop` needs.
+        signal.signal(number, lambda *_: threading.Thread(target=link.stop).start())
+    log.info("link of %s starts", site)
+    link.run()
+    log.info("link of %s stopped", site)
