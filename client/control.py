@@ -3,7 +3,6 @@
 Only names, sizes, hashes and counts cross here; tasks and replies are files of the mailbox.
 """
 
-import contextlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,22 +134,23 @@ class TrainerClient:
             TrainerBusyError: It works on a task that is not older than this one.
             TrainerGoneError: It does not answer, or no longer.
         """
-        heard = threading.Event()
-        ended = threading.Event()
         with RpcClient(self._socket, SERVICE) as client:
-            watch = threading.Thread(target=self._watch, args=(client, heard, ended), daemon=True, name="trainer-watch")
-            watch.start()
-            try:
-                for message in self._told(client.stream("Work", ref, Progress)):
-                    heard.set()
-                    yield message
-                    if message.state != "working":
-                        return
-            finally:
-                ended.set()
-                heard.set()
-                watch.join()
-        raise TrainerGoneError("the trainer ended its answer in the middle; see its log")
+            messages = self._told(client.stream("Work", ref, Progress))
+            while True:
+                # A connection is closed by a thread of its own while this one waits; a slow reader closes none.
+                watch = threading.Timer(self._silence, client.close)
+                watch.daemon = True
+                watch.start()
+                try:
+                    message = next(messages, None)
+                finally:
+                    watch.cancel()
+                    watch.join()
+                if message is None:
+                    raise TrainerGoneError("the trainer ended its answer in the middle; see its log")
+                yield message
+                if message.state != "working":
+                    return
 
     def status(self, timeout: float = 5.0) -> TrainerStatus:
         """What the trainer is doing; raises TrainerGoneError."""
@@ -172,11 +172,3 @@ class TrainerClient:
     def _gone(self, error: Exception) -> TrainerGoneError:
         why = error.code().name if isinstance(error, grpc.RpcError) else type(error).__name__
         return TrainerGoneError(f"no trainer answers on {self._socket} ({why}); start it with: fedscan site trainer")
-
-    def _watch(self, client: RpcClient, heard: threading.Event, ended: threading.Event) -> None:
-        while heard.wait(self._silence):
-            if ended.is_set():
-                return
-            heard.clear()
-        with contextlib.suppress(ValueError):
-            client.close()

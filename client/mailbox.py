@@ -191,9 +191,10 @@ class Mailbox:
             handle = os.open(self.folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise WireError(f"{name} cannot be opened: {error.strerror}") from None
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise WireError(f"{name} is not a file")
         with os.fdopen(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise WireError(f"{name} is not a file")
             yield file
 
     def _put(

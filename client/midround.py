@@ -32,7 +32,7 @@ class Midround(Progress):
         path: The file. One that was written for another round, or is damaged, counts as none.
         key: Names everything on which the round depends.
         now: Whether the work is about to be stopped: then it is written at once.
-        every: Seconds between two writes, unless writing would then take more than `SHARE` of the time.
+        every: Seconds between two writes, `EVERY` if none; more where writing would take over `SHARE` of the time.
         clock: Seconds that pass.
     """
 
@@ -41,15 +41,16 @@ class Midround(Progress):
         path: Path,
         key: str,
         now: Callable[[], bool] = lambda: False,
-        every: float = EVERY,
+        every: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__()
-        self._path, self._key, self._now, self._every, self._clock = path, key, now, every, clock
+        self._path, self._key, self._now, self._clock = path, key, now, clock
+        self._every = EVERY if every is None else every
         self._found: dict[str, Tensor] = {}
         self._began = self._due = clock()
         self._read()
-        self._due += every
+        self._due += self._every
 
     def restore(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Put back what was written, if anything was."""
