@@ -56,6 +56,14 @@ def _said(record: logging.LogRecord) -> dict[str, object]:
     return {"message": message}
 
 
+def silence_handlers() -> None:
+    """Take away the handlers that libraries brought with them: what they say would stand in the log twice."""
+    for logger in logging.root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger):
+            logger.handlers.clear()
+            logger.propagate = True
+
+
 def keep_short(path: Path) -> None:
     """Begin a log file anew when it has grown long; one older generation stays. Whoever writes it must append."""
     try:

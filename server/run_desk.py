@@ -85,7 +85,7 @@ def watch(run: str | None, home: Path, as_json: bool = False) -> int:
             if as_json:
                 for one in seen:
                     last = one.record or last
-                    click.echo(one.event if one.event is not None else one.canonical().decode())
+                    click.echo(one.event if one.event is not None else one.model_dump_json(exclude={"event"}))
             else:
                 last = show(seen, Console())
         except NoServerError:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from common.errors import FedscanError
 from common.lock import alone, held
-from common.log import Form, keep_short
+from common.log import Form, keep_short, silence_handlers
 from server.control import ControlClient, NoServerError, ServerStatus
 from server.identity import Coordinator
 
@@ -77,6 +77,7 @@ def _serve(options: ServerOptions, coordinator: Coordinator, stop: threading.Eve
     from server.sites import Enrolled
     from server.worker import Worker
 
+    silence_handlers()
     home = options.home
     enrolled = Enrolled(coordinator.enrolment_folder)
     queue = Queue(home / "runs", coordinator)

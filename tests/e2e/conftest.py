@@ -264,3 +264,9 @@ def world(tmp_path: Path) -> Iterator[World]:
     made = World(tmp_path)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def fleet_end() -> type[FakeSite]:
+    """The minimal end of the Fleet protocol, for sites of a coordinator in another process."""
+    return FakeSite
