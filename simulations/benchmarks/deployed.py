@@ -22,6 +22,7 @@ import common.quiet  # noqa: F401
 import argparse
 import json
 import os
+import signal
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -56,7 +57,7 @@ def compare(millions: int, sites: int, rounds: int, repeats: int, legs: Sequence
         for leg in legs:
             say(f"{millions} M parameters, turn {repeat + 1} of {repeats}: {leg}")
             # A socket's path may have about 100 bytes.
-            with TemporaryDirectory(prefix="fedscan-") as folder:
+            with TemporaryDirectory(prefix="fedscan-benchmark-") as folder:
                 runs[leg].append(LEGS[leg](Path(folder), millions * MILLION, sites, rounds))
     seconds = {leg: [s for run in made for s in run.seconds] for leg, made in runs.items()}
     middle = {leg: statistics.median(s) for leg, s in seconds.items()}
@@ -64,7 +65,9 @@ def compare(millions: int, sites: int, rounds: int, repeats: int, legs: Sequence
         "parameters": millions * MILLION,
         "seconds": seconds,
         "median": middle,
-        "parts": {leg: parts(made) for leg, made in runs.items() if any(run.parts for run in made)},
+        "cpu": {leg: statistics.fmean(run.cpu for run in made) for leg, made in runs.items()},
+        "parts": {leg: mean([p for run in made for p in run.parts]) for leg, made in runs.items() if made[0].parts},
+        "cpu_parts": {leg: mean([run.cpu_parts for run in made]) for leg, made in runs.items() if made[0].parts},
         "ratio": {f"fedscan/{leg}": middle["fedscan"] / middle[leg] for leg in legs if leg != "fedscan"}
         if "fedscan" in legs else {},
     }  # fmt: skip
@@ -73,9 +76,8 @@ def compare(millions: int, sites: int, rounds: int, repeats: int, legs: Sequence
     return result
 
 
-def parts(runs: Sequence[Measured]) -> dict[str, float]:
-    """Mean seconds of each part; they add up to the mean round."""
-    rounds = [p for run in runs for p in run.parts]
+def mean(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Mean seconds of each part."""
     names = sorted({name for p in rounds for name in p}, key=fedscan.PARTS.index)
     return {name: statistics.fmean(p.get(name, 0.0) for p in rounds) for name in names}
 
@@ -89,7 +91,7 @@ def memory() -> dict[str, Any]:
     found = {}
     for sites in (FEW, MANY):
         say(f"memory, {MEMORY_SIZE} M parameters, {sites} sites")
-        with TemporaryDirectory(prefix="fedscan-") as folder:
+        with TemporaryDirectory(prefix="fedscan-benchmark-") as folder:
             found[sites] = fedscan.peak_memory(Path(folder), MEMORY_SIZE * MILLION, sites, MEMORY_ROUNDS)
     ratio = found[MANY].peak / found[FEW].peak
     model = 4 * MEMORY_SIZE * MILLION
@@ -108,7 +110,7 @@ def show_memory(result: Mapping[str, Any]) -> None:
     print(f"\nCoordinator's memory at its peak, {result['parameters'] // MILLION} M parameters")
     for sites, peak in result["peak_mb"].items():
         print(
-            f"  {sites:>3} sites {peak:8.1f} MB, {result['models_beyond_connected'][sites]:.2f} models of it for the run"
+            f"  {sites:>3} sites {peak:8.1f} MB, {result['models_beyond_connected'][sites]:.2f} models of it the run's"
         )
     print(f"  ratio {result['ratio']:.3f}   target {result['target']}: {'met' if result['target_met'] else 'MISSED'}")
 
@@ -118,14 +120,22 @@ def show(result: Mapping[str, Any], rounds: int, repeats: int) -> None:
     print(f"\n{result['parameters'] // MILLION} M parameters, seconds per round, {repeats} turns of {rounds} rounds")
     for leg, middle in result["median"].items():
         spread = result["seconds"][leg]
-        print(f"  {leg:<10}{middle:8.2f}   ({min(spread):.2f} … {max(spread):.2f})")
+        spent = f"({min(spread):.2f} … {max(spread):.2f}), {result['cpu'][leg]:.2f} of processor time"
+        print(f"  {leg:<10}{middle:8.2f}   {spent}")
         if leg in result["parts"]:
-            print("    of its mean: " + ", ".join(f"{k} {v:.2f}" for k, v in result["parts"][leg].items()))
+            print(f"    seconds, mean   {listed(result['parts'][leg])}")
+            rest = result["cpu"][leg] - sum(result["cpu_parts"][leg].values())
+            print(f"    processor time  {listed(result['cpu_parts'][leg])}, connections and the rest {rest:.2f}")
     for name, ratio in result["ratio"].items():
         line = f"  {name:<16} {ratio:.3f}"
         if name == "fedscan/stock" and "target" in result:
             line += f"   target {result['target']:.3f}: {'met' if result['target_met'] else 'MISSED'}"
         print(line)
+
+
+def listed(parts: Mapping[str, float]) -> str:
+    """Parts and their seconds."""
+    return ", ".join(f"{name} {seconds:.2f}" for name, seconds in parts.items())
 
 
 def say(text: str) -> None:
@@ -160,6 +170,7 @@ def read_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Measure and print; 0 if the targets are met, 1 if one is missed, 2 if a leg failed."""
     arguments = read_arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all that was started ends as well
     os.environ["OMP_NUM_THREADS"] = "1"
     results: dict[str, Any] = {"sites": arguments.sites, "tensors": stock.TENSORS, "sizes": []}
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from simulations.benchmarks.legs import timeline
-from simulations.benchmarks.legs.timeline import Recorder, Stretch, share_out
+from simulations.benchmarks.legs.timeline import Recorder, Stretch, processor_times, share_out
 
 
 def test_moments_are_shared_and_the_rest_is_idle() -> None:
@@ -72,3 +72,15 @@ def test_functions_of_all_threads_are_noted_and_still_work(recorder: Recorder, t
     made = timeline.read([tmp_path / "trace"])
     assert [s.part for s in made] == ["work"] * 4 + ["fail"]
     assert all(s.end - s.start >= 0.01 for s in made[:4])
+
+
+def test_processor_time_is_the_thread_s_own(recorder: Recorder, tmp_path: Path) -> None:
+    start = time.monotonic()
+    with recorder.doing("sleep"):
+        time.sleep(0.1)
+    with recorder.doing("work"):
+        end = time.thread_time() + 0.05
+        while time.thread_time() < end:
+            pass
+    spent = processor_times(timeline.read([tmp_path / "trace"]), start, time.monotonic())
+    assert spent["sleep"] < 0.05 <= spent["work"] < 0.1

@@ -22,7 +22,7 @@ import uvicorn
 
 from server.listener import server_context
 from simulations.benchmarks.legs.certificates import Certificates, Pair
-from simulations.benchmarks.legs.measured import Measured
+from simulations.benchmarks.legs.measured import Measured, processor_seconds
 from simulations.benchmarks.legs.processes import BenchmarkError, free_port
 
 PIECE = 5 << 20
@@ -49,17 +49,18 @@ def measure(folder: Path, parameters: int, sites: int, rounds: int) -> Measured:
     for process in processes:
         process.start()
     try:
-        marks = []
+        marks, cpu = list[float](), list[float]()
         for _ in range(rounds + 2):
             barrier.wait(_PATIENCE)
             marks.append(time.monotonic())
+            cpu.append(processor_seconds(p.pid or 0 for p in processes))
     except BrokenBarrierError:
         raise BenchmarkError("bare TLS: a process failed; its error is above") from None
     finally:
         for process in processes:
             process.terminate()
             process.join()
-    return Measured([after - before for before, after in pairwise(marks[1:])])
+    return Measured([after - before for before, after in pairwise(marks[1:])], (cpu[-1] - cpu[1]) / rounds)
 
 
 def sizes(nbytes: int) -> list[int]:

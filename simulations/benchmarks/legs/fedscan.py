@@ -4,9 +4,8 @@ import sys
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from common.errors import FedscanError
 from common.manifests import read_signed_study
 from server.control import ControlClient, NoServerError
 from server.events import read_events
@@ -47,14 +46,19 @@ def measure(folder: Path, parameters: int, sites: int, rounds: int) -> Measured:
             for role in _ROLES:
                 _begin(processes, role, f"{role}-{i}", home)
         _ask_for_run(processes, homes)
+        _wait_for_event(processes, homes, ("checkpoint",), rounds + 1)
+        cpu = processes.cpu()
         _wait_for_end(processes, homes, rounds + 1)
+        cpu = processes.cpu() - cpu
         stretches = timeline.read(processes.folder.glob("*.trace"))
     ends = sorted(s.end for s in stretches if s.part == ROUND)
     # The first checkpoint is that of the first weights, the last one says that all is finished.
     marks, busy = ends[1 : rounds + 2], [s for s in stretches if s.part != ROUND]
     return Measured(
         [after - before for before, after in pairwise(marks)],
+        cpu / rounds,
         [timeline.share_out(busy, before, after) for before, after in pairwise(marks)],
+        {part: spent / rounds for part, spent in timeline.processor_times(busy, marks[0], marks[-1]).items()},
     )
 
 
@@ -94,24 +98,33 @@ def _ask_for_run(processes: Processes, homes: federation.Homes) -> None:
 
 
 def _wait_for_end(processes: Processes, homes: federation.Homes, rounds: int) -> None:
-    events = homes.coordinator / "runs" / federation.RUN / "events.jsonl"
-    processes.wait("end of the run", partial(_ended, events), _START + _ROUND * rounds)
-    wrong = [e for e in read_events(events) if e["event"] in ("failed", "stopped") and e["round"] > 0]
+    events = _wait_for_event(processes, homes, ("finished",), rounds)
+    wrong = [e for e in events if e["event"] == "failed" and e["round"] > 0]
     if wrong:
         raise BenchmarkError(f"a site failed: {wrong[0]}")
+
+
+def _wait_for_event(
+    processes: Processes, homes: federation.Homes, kinds: tuple[str, ...], rounds: int
+) -> list[dict[str, Any]]:
+    path = homes.coordinator / "runs" / federation.RUN / "events.jsonl"
+    wanted = (*kinds, "stopped")
+    there = partial(_has, path, wanted)
+    processes.wait(f"event {' or '.join(wanted)} of the run", there, _START + _ROUND * rounds)
+    events = read_events(path)
+    if any(e["event"] == "stopped" for e in events):
+        raise BenchmarkError(f"the run stopped: {events[-5:]}")
+    return events
+
+
+def _has(path: Path, kinds: tuple[str, ...]) -> bool:
+    return any(e["event"] in kinds for e in read_events(path))
 
 
 def _connected(client: ControlClient, sites: int) -> bool:
     try:
         return sum(s.connected for s in client.status().sites) == sites
     except NoServerError:
-        return False
-
-
-def _ended(events: Path) -> bool:
-    try:
-        return any(e["event"] in ("finished", "stopped") for e in read_events(events))
-    except FedscanError:
         return False
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from simulations.benchmarks.legs.measured import processor_seconds
+
 _MARK = "FEDSCAN_BENCHMARK"
 ROOT = Path(__file__).parents[3]
 
@@ -85,6 +87,10 @@ class Processes:
     def says(self, name: str, text: str) -> bool:
         """Whether a process has written `text`."""
         return text in self._log(name).read_text(encoding="utf-8", errors="replace")
+
+    def cpu(self) -> float:
+        """Processor seconds of all of them so far."""
+        return processor_seconds(self.ids())
 
     def ids(self) -> list[int]:
         """All processes that carry the mark: those started here, and those that they started."""

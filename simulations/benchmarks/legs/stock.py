@@ -4,7 +4,6 @@ Each app runs in a subprocess (Flower's default), the state is in memory (the fa
 time, and the hops between a SuperNode and its app are not encrypted (Flower's default on one machine).
 """
 
-import json
 import shutil
 import socket
 import ssl
@@ -61,15 +60,23 @@ def measure(folder: Path, parameters: int, sites: int, rounds: int) -> Measured:
     with Processes(folder / "processes", environment) as processes:
         _start(processes, certificates, node_keys(folder / "certificates", sites))
         app = _write_app(folder)
-        out = folder / "result.json"
+        out = folder / "ends"
         settings = f'parameters={parameters} tensors={TENSORS} rounds={rounds + 1} sites={sites} out="{out}"'
         processes.run("flwr-run", [_tool("flwr"), "run", str(app), "benchmark", "--run-config", settings])
-        processes.wait("result", out.exists, _START + _ROUND * (rounds + 1))
-    result = json.loads(out.read_text(encoding="utf-8"))
-    if result["replies"] != [sites] * (rounds + 1):
-        raise BenchmarkError(f"not every site answered in every round: {result['replies']}")
-    ends = result["ends"]
-    return Measured([after - before for before, after in pairwise(ends[1:])])
+        processes.wait("first round", lambda: len(_ends(out)) > 0, _START + _ROUND)
+        cpu = processes.cpu()
+        processes.wait("end of the rounds", lambda: len(_ends(out)) > rounds, _ROUND * rounds)
+        cpu = processes.cpu() - cpu
+    ends = _ends(out)
+    if any(answered != sites for _, answered in ends):
+        raise BenchmarkError(f"not every site answered in every round: {ends}")
+    return Measured([after - before for (before, _), (after, _) in pairwise(ends)], cpu / rounds)
+
+
+def _ends(out: Path) -> list[tuple[float, int]]:
+    text = out.read_text(encoding="utf-8") if out.exists() else ""
+    pairs = (line.split() for line in text[: text.rfind("\n") + 1].splitlines())
+    return [(float(when), int(answered)) for when, answered in pairs]
 
 
 def _start(processes: Processes, certificates: Certificates, nodes: list[Pair]) -> None:

@@ -1,6 +1,5 @@
 """A Flower app as Flower's users write them: FedAvg over separate tensors. `stock` copies this file into a bundle."""
 
-import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,14 +17,14 @@ class Counting(FedAvg):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.replies: list[int] = []
+        self.answered = 0
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """As FedAvg does."""
         there = list(replies)
-        self.replies.append(sum(not m.has_error() for m in there))
+        self.answered = sum(not m.has_error() for m in there)
         folded: tuple[ArrayRecord | None, MetricRecord | None] = super().aggregate_train(server_round, there)
         return folded
 
@@ -36,25 +35,23 @@ client = ClientApp()
 
 @server.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run the rounds and write when each of them ended."""
+    """Run the rounds and write the end of each as it comes, a line each: when, and how many sites had answered."""
     config = context.run_config
     tensors, rounds = int(config["tensors"]), int(config["rounds"])
     rng = np.random.default_rng(0)  # constant weights would have equal chunks, and equal chunks travel once
     size = int(config["parameters"]) // tensors
     arrays = ArrayRecord([rng.standard_normal(size, np.float32) for _ in range(tensors)])
-    ends: list[float] = []
+    out = Path(str(config["out"]))
 
-    def ended(_: int, __: ArrayRecord) -> MetricRecord | None:
-        ends.append(time.monotonic())
+    def ended(number: int, _: ArrayRecord) -> MetricRecord | None:
+        if number:
+            with out.open("a", encoding="utf-8") as file:
+                file.write(f"{time.monotonic()} {strategy.answered}\n")
         return None
 
     sites = int(config["sites"])
     strategy = Counting(fraction_evaluate=0.0, min_train_nodes=sites, min_available_nodes=sites)
     strategy.start(grid, arrays, num_rounds=rounds, evaluate_fn=ended)
-    out = Path(str(config["out"]))
-    part = out.with_suffix(".part")
-    part.write_text(json.dumps({"ends": ends, "replies": strategy.replies}), encoding="utf-8")
-    part.rename(out)
 
 
 @client.train()

@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 IDLE = "idle"
+Moment = tuple[float, float]  # of the machine's clock and of the thread's processor time
 
 
 class Stretch(NamedTuple):
-    """Something that one thread did without a break."""
+    """Something that one thread did without a break, and the processor time that it took."""
 
     part: str
     start: float
     end: float
+    cpu: float = 0.0
 
 
 class Recorder:
@@ -54,34 +56,38 @@ class Recorder:
 
     def mark(self, part: str) -> None:
         """Note a moment."""
-        now = time.monotonic()
-        self._note([part, now], now)
+        now = _now()
+        self._note(part, now, now)
 
     @contextmanager
     def doing(self, part: str) -> Iterator[None]:
         """Note the block as `part`."""
-        stack = self._stack()
-        now = time.monotonic()
+        stack, now = self._stack(), _now()
         if stack:
-            self._note(stack[-1], now)
-        stack.append([part, now])
+            self._note(*stack[-1], now)
+        stack.append((part, now))
         try:
             yield
         finally:
-            now = time.monotonic()
-            self._note(stack.pop(), now)
+            now = _now()
+            self._note(*stack.pop(), now)
             if stack:
-                stack[-1][1] = now
+                stack[-1] = (stack[-1][0], now)
 
-    def _stack(self) -> list[list[Any]]:
+    def _stack(self) -> list[tuple[str, Moment]]:
         if not hasattr(self._here, "stack"):
             self._here.stack = []
-        stack: list[list[Any]] = self._here.stack
+        stack: list[tuple[str, Moment]] = self._here.stack
         return stack
 
-    def _note(self, doing: list[Any], end: float) -> None:
+    def _note(self, part: str, start: Moment, end: Moment) -> None:
+        stretch = Stretch(part, start[0], end[0], end[1] - start[1])
         with self._lock:
-            self._file.write(json.dumps([*doing, end]) + "\n")
+            self._file.write(json.dumps(stretch) + "\n")
+
+
+def _now() -> Moment:
+    return time.monotonic(), time.thread_time()
 
 
 def read(paths: Iterable[Path]) -> list[Stretch]:
@@ -93,7 +99,7 @@ def read(paths: Iterable[Path]) -> list[Stretch]:
 def share_out(stretches: Sequence[Stretch], start: float, end: float) -> dict[str, float]:
     """Seconds of each part between `start` and `end`; they add up to the whole."""
     edges: list[tuple[float, int, str]] = []
-    for part, first, last in stretches:
+    for part, first, last, _ in stretches:
         if first < end and last > start:
             edges += [(max(first, start), 1, part), (min(last, end), -1, part)]
     seconds: dict[str, float] = defaultdict(float)
@@ -108,4 +114,13 @@ def share_out(stretches: Sequence[Stretch], start: float, end: float) -> dict[st
             seconds[IDLE] += moment - at
         active[part] += change
         at = moment
+    return dict(seconds)
+
+
+def processor_times(stretches: Sequence[Stretch], start: float, end: float) -> dict[str, float]:
+    """Processor seconds of each part that ended between `start` and `end`, all threads and processes together."""
+    seconds: dict[str, float] = defaultdict(float)
+    for stretch in stretches:
+        if start < stretch.end <= end:
+            seconds[stretch.part] += stretch.cpu
     return dict(seconds)
