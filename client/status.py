@@ -12,7 +12,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from client.control import TrainerClient, TrainerGoneError, TrainerStatus
 from client.identity import Identity
 from client.mailbox import Mailbox
-from client.node import NodeState, read_state, running
+from client.node import LOG, NodeState, read_state, running
 from client.problems import printable
 from common.certificates import read_certificate
 from common.errors import FedscanError
@@ -177,7 +177,7 @@ def _connection(status: SiteStatus) -> tuple[bool, str, str]:
     link, name = status.link, "connection"
     if link is None or not status.link_alive:
         since = f"; last heard of at {_time(link.written)}" if link is not None and link.phase != "stopped" else ""
-        return False, name, f"the link does not run{since}; start it with: fedscan site start"
+        return False, name, f"the link does not run{since}; {_what_to_do(status)}"
     trouble = link.problems.get("coordinator")
     if trouble is not None:
         return False, name, (
@@ -195,7 +195,7 @@ def _connection(status: SiteStatus) -> tuple[bool, str, str]:
 def _training(status: SiteStatus) -> tuple[bool, str, str]:
     trainer, name = status.trainer, "training"
     if trainer is None:
-        return False, name, "the trainer does not answer; start it with: fedscan site start"
+        return False, name, f"the trainer does not answer; {_what_to_do(status)}"
     failed = f"; the last task failed with {trainer.last_code}, the log says why" if trainer.last_code else ""
     if trainer.study is None:
         return not failed, name, f"waits for the first task, on {trainer.device}{failed}"
@@ -207,7 +207,8 @@ def _training(status: SiteStatus) -> tuple[bool, str, str]:
     of = f"{task} study {trainer.study} (run {trainer.run})"
     if trainer.since is None:
         return not failed, name, f"waits; the last task was {of}{failed}"
-    far = f", {trainer.done} of {trainer.of}" if trainer.of else ""
+    unit = "steps" if trainer.kind == "train" else "cases"
+    far = f", {trainer.done} of {trainer.of} {unit}" if trainer.of else ""
     return not failed, name, f"{of}{far}, since {_time(trainer.since)}, on {trainer.device}{failed}"
 
 
@@ -221,6 +222,12 @@ def _processes(status: SiteStatus) -> tuple[bool, str, str]:
         deaths = f", started again {part.deaths} times ({part.last})" if part.deaths else ""
         told.append(f"{name} {part.pid or 'waits to be started'}{without}{deaths}")
     return all(part.pid for part in status.node.parts.values()), "processes", "; ".join(told)
+
+
+def _what_to_do(status: SiteStatus) -> str:
+    if status.running is None:
+        return "start it with: fedscan site start"
+    return f"the node starts it again; {LOG} in the site's folder says why it ends"
 
 
 def _time(moment: datetime) -> str:

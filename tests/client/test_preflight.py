@@ -1,6 +1,7 @@
 """Preflight against the coordinator's own link, with what can be wrong in a hospital put wrong for real."""
 
 import json
+import re
 import socket
 import ssl
 import threading
@@ -17,13 +18,20 @@ from client.findings import Check
 from client.fleet import Fleet
 from client.preflight import examine
 from client.service import start
+from common import wire
 from common.cli import run
 from common.enrolment import request_fingerprint
 from common.errors import StudyError
+from common.manifests import ReplyHeader
+from common.study import Study
 from server.coordinator import LinkConfig, ServerLink
 from server.identity import Coordinator
 from server.sites import Enrolled
 
+STUDY = {
+    "name": "s", "data": {"labels": ["lesion"]}, "plan": {"spacing": [1, 1, 1], "patch": [16, 16, 16]},
+    "net": {"name": "unet", "width": 4, "levels": 2}, "training": {"steps": 1}, "rounds": {"number": 1},
+}  # fmt: skip
 PATIENTS = ("MUSTERMANN", "BJARNASON", "ROSSI", "NGUYEN")
 
 
@@ -233,11 +241,7 @@ def test_settings_and_data(federation: Federation, tmp_path: Path) -> None:
 
 
 def test_labels_are_held_against_a_study(federation: Federation, tmp_path: Path) -> None:
-    study = {
-        "name": "s", "data": {"labels": ["lesion"]}, "plan": {"spacing": [1, 1, 1], "patch": [16, 16, 16]},
-        "net": {"name": "unet", "width": 4, "levels": 2}, "training": {"steps": 1}, "rounds": {"number": 1},
-    }  # fmt: skip
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(STUDY))
     assert federation.checks(part="trainer", study=tmp_path / "study.yaml")["labels"].state == "ok"
     federation.settings(labels={"tumour": 1})
     assert "tumour" in wrong(federation.checks(part="trainer", study=tmp_path / "study.yaml"))["labels"]
@@ -254,3 +258,18 @@ def test_too_little_room(federation: Federation, monkeypatch: pytest.MonkeyPatch
     # What is asked for is more than any disk of a test machine has: the disk itself is real.
     monkeypatch.setattr(client.preflight, "FREE", 10**18)
     assert "Make room" in wrong(federation.checks(part="trainer"))["disk"]
+
+
+def test_the_guide_lists_what_leaves_and_nothing_else(federation: Federation) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "hospital.md").read_text(encoding="utf-8")
+    section = guide.partition("## What leaves the building")[2].partition("\n## ")[0]
+    study = Study.model_validate({**STUDY, "data": {"labels": ["label"]}})
+    metrics = wire.JOIN_METRIC_KEYS | wire.train_metric_keys() | wire.evaluate_metric_keys(study)
+    fleet = Fleet(federation.site)
+    headers = set(fleet._headers(fleet._now())) - {"Content-Type", "Accept"}
+    leaves = {key.replace(".label", ".LABEL") for key in metrics} | headers | set(ReplyHeader.model_fields)
+    named = set(re.findall(r"`([^`]+)`", section))
+    files = {"NAME-request.json", "NAME.join", "common/wire.py", "common/manifests.py", "cache/", "trainer/runs/",
+             "trainer/errors.log"}  # fmt: skip
+    assert named - files - {"E_DATA"} == leaves
+    assert "E_DATA" in wire.ERROR_CODES
