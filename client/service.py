@@ -18,7 +18,7 @@ from common.errors import FedscanError
 from common.lock import held
 from common.log import Form, start_log
 
-START = 120.0  # seconds in which both processes must be up: PyTorch is slow to load from a cold disk
+START = 300.0  # seconds in which both processes must be up: PyTorch is slow to load from a cold disk
 CONNECT = 10.0  # seconds more in which a connection is waited for, before it is told that there is none yet
 STOP = 100.0  # more than both processes' grace together
 
