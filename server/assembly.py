@@ -27,6 +27,7 @@ _HOLDS: dict[str, frozenset[str]] = {
     "RecordDict": frozenset({"ArrayRecord", "ConfigRecord", "MetricRecord"}),
     "ArrayRecord": frozenset({"Array"}),
 }
+_NAMES = frozenset({*_KINDS, "Array", "ArrayChunk"})
 _NONE: frozenset[str] = frozenset()
 _BAD = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, DecodeError)
 
@@ -63,7 +64,9 @@ class _Assembly:
             return self._built[object_id]
         kind, children, content = self._small(object_id)
         if kind not in kinds:
-            raise WireError(f"the reply holds {kind[:20]!r} where {' or '.join(sorted(kinds)) or 'nothing'} may be")
+            # A kind that nobody knows is the site's own text.
+            found = kind if kind in _NAMES else "an unknown object"
+            raise WireError(f"the reply holds {found} where {' or '.join(sorted(kinds)) or 'nothing'} may be")
         self._built[object_id] = self._make(object_id, kind, children, content)
         return self._built[object_id]
 

@@ -47,6 +47,9 @@ _IN_MEMORY = 64 * 1024  # bytes of a body that need no file
 _LARGE_OF_ONE = 2  # large objects of one site at the same time, so that no site takes all places
 _PIECE = 256 * 1024  # bytes of an answer that are handed to TLS at a time
 _CLOSE = (b"connection", b"close")
+_MEDIA = b"application/protobuf"
+# All that Flower's app gets to see: it writes what it does not like into the log, as it came.
+_PASSED = frozenset({b"content-type", NODE_KEY, b"flwr-timestamp", b"flwr-signature", INSTANCE})
 
 
 class SiteRecord(Protocol):
@@ -192,6 +195,8 @@ class Gate:
         headers = _headers(scope)
         if headers.get(b"content-encoding", b"identity") != b"identity":
             raise Refused(415, "bodies are taken as they are, not compressed")
+        if headers.get(b"content-type", b"") != _MEDIA:
+            raise Refused(415, "bodies are protobuf")
         declared = headers.get(b"content-length", b"0")
         if not declared.isdigit() or int(declared) > cap:
             raise Refused(413, f"the body may have {cap} bytes")
@@ -219,6 +224,7 @@ class Gate:
             request, content = self._split(request)
             scope["state"][OBJECT] = [content]
             del content
+        passed = {**scope, "headers": [(n, v) for n, v in scope["headers"] if n in _PASSED], "query_string": b""}
         events: list[Event] = [{"type": "http.request", "body": request, "more_body": False}]
         never = asyncio.Event()
         started = 0
@@ -241,7 +247,7 @@ class Gate:
 
         try:
             async with asyncio.timeout(self._limits.answer):
-                await self._app(scope, receive, noting)
+                await self._app(passed, receive, noting)
         except TimeoutError:
             if started:
                 raise  # half an answer is out: uvicorn closes the connection

@@ -239,6 +239,11 @@ class SiteConnection(H11Protocol):
             return
         super().on_response_complete()
 
+    def send_400_response(self, msg: str) -> None:
+        """Bytes that are no HTTP; uvicorn does not know whose they are."""
+        self._door.refusals.say(self._peer, "connection", "no HTTP", 400)
+        super().send_400_response(msg)
+
     def connection_lost(self, exc: Exception | None) -> None:
         """It is counted no more."""
         self._gone = True
