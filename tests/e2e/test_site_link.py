@@ -309,16 +309,16 @@ class Hours:
         return event.wait(min(seconds, 0.002))
 
 
-def test_a_day_without_network(site, world, caplog) -> None:
+def test_a_night_without_network(site, world, caplog) -> None:
     caplog.set_level(logging.INFO, "fedscan.link")
     clock = Hours()
     with world.start() as link:
         with Line(link.port) as line:
             port = line.port
         with serving(site.trainer), running(site.make(port), clock=clock):
-            until(lambda: clock.now() > 24 * 3600)
+            until(lambda: clock.now() > 8 * 3600, 300)
             assert trouble(site.home) == "refused"
-            assert status(site.home)["problems"]["coordinator"]["tries"] > 1000
+            assert status(site.home)["problems"]["coordinator"]["tries"] > 500
             assert sum("refused" in r.getMessage() for r in caplog.records) < 40
             join_again(site.home, site.keys, world.authority.path, HOST, link.port)
             assert negated(site.exchange(link, "at last", weights(0, 10)), weights(0, 10))
@@ -340,7 +340,6 @@ ANSWERS: dict[str, tuple[str, Rule]] = {
     "compressed": ("encoding", lambda _: (200, {**PROTOBUF, "content-encoding": "gzip"}, gzip.compress(b"0" * 9**7))),
     "without a length": ("size", lambda _: (200, {**PROTOBUF}, b"\0" * 100)),
     "too long": ("size", lambda _: (200, {**PROTOBUF, "content-length": str(HUGE)}, b"\0" * 70_000)),
-    "too long a length": ("size", lambda _: (200, {**PROTOBUF, "content-length": "9" * 400}, b"")),
     "many headers": ("answer", lambda _: (200, {**PROTOBUF, **{f"x-{i}": "y" for i in range(200)}}, b"")),
     "long headers": ("size", lambda _: (200, {**PROTOBUF, **{f"x-{i}": "y" * 60_000 for i in range(9)}}, b"")),
     "long words": ("coordinator", lambda _: (500, {"content-type": "application/json"}, b'"' + b"\x1b[31m" * 99_999)),

@@ -30,7 +30,11 @@ class _Listener:
 
     def __exit__(self, *_: object) -> None:
         self._over = True
+        with suppress(OSError):
+            # Closed alone, it would live on in the thread that waits on it.
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
+        self._thread.join()
         self.cut()
 
     def cut(self) -> None:
