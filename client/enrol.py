@@ -32,6 +32,9 @@ accept: []
 
 # auto takes CUDA, else MPS, else the CPU.
 # device: auto
+
+# The largest L2 norm of weights that is taken for a net's; nets that learn have 10 to 10 000.
+# limits: {{norm: 1e6}}
 """
 
 

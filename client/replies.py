@@ -4,7 +4,6 @@ import importlib.metadata
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Any
 
 from client.mailbox import COUNTS, REPLY, Mailbox, Ref, read_reply
@@ -68,8 +67,3 @@ def stored_reply(mailbox: Mailbox, offer: Offer) -> Ref | None:
     metrics = None if reply.metrics is None else metrics_sha256(reply.metrics)
     whole = header.error is None and (header.payload, header.metrics) == (payload, metrics)
     return ref if whole else None
-
-
-def reply_hash(header: bytes) -> str:
-    """The name by which a later manifest says that a reply was counted: SHA-256 of the header's body."""
-    return sha256(read_signed(header).body.encode()).hexdigest()

@@ -21,7 +21,7 @@ from client.app import OpenSite, Workplace, make_app
 from client.control import BEAT, Progress, TrainerBusyError, TrainerGoneError
 from client.data.prepare import prepare
 from client.device import pick_device
-from client.mailbox import COUNTS, REPLY, Ref, ReplyFile, read_reply
+from client.mailbox import COUNTS, REPLY, TASK, Ref, ReplyFile, read_reply
 from client.site import site_of_home
 from common import wire
 from common.manifests import arrays_sha256, metrics_sha256, verified_manifest, verified_reply
@@ -272,6 +272,36 @@ def test_wrong_arrays_are_refused(hospital: Hospital, spoil: Spoil, signed: bool
     refused(hospital, hospital.mailbox.put_task(assignment.canonical(), wrong), "E_WIRE")
 
 
+def test_an_oversized_task_is_refused_by_what_it_declares(hospital: Hospital) -> None:
+    """One terabyte of weights beside a good signature; the file has a hole, so that it exists."""
+    study = hospital.study()
+    assignment = hospital.assignment(study, flat=hospital.weights(study)).canonical().decode()
+    nbytes = 1 << 40
+    tensor = {"dtype": "F32", "shape": [nbytes // 4], "data_offsets": [0, nbytes]}
+    head = json.dumps({"__metadata__": {"assignment": assignment}, "float32": tensor}).encode()
+    path = hospital.mailbox.folder / TASK
+    path.write_bytes(len(head).to_bytes(8, "little") + head)
+    os.truncate(path, 8 + len(head) + nbytes)
+    code = "E_WIRE"
+    with hospital.trainer():
+        for ref in (
+            Ref(name=TASK, nbytes=8 + len(head) + nbytes, digest="0" * 64),
+            Ref(name=TASK, nbytes=8 + len(head), digest="0" * 64),
+        ):
+            assert list(hospital.client.work(ref)) == [Progress(state="refused", code=code)]
+    assert not (hospital.home / "trainer" / "accepted.json").exists()
+
+
+@pytest.mark.parametrize("name", [REPLY, COUNTS])
+def test_what_the_trainer_wrote_itself_is_no_task(hospital: Hospital, name: str) -> None:
+    refused(hospital, hospital.mailbox.put_reply(b"{}", None, {}, name), "E_WIRE")
+
+
+def test_another_hash_than_the_files_is_refused(hospital: Hospital) -> None:
+    ref = hospital.put(hospital.study())
+    refused(hospital, ref.model_copy(update={"digest": "0" * 64}), "E_WIRE")
+
+
 def test_other_weights_than_the_signed_ones_are_refused(hospital: Hospital) -> None:
     study = hospital.study()
     assignment = hospital.assignment(study, flat=hospital.weights(study))
@@ -401,6 +431,7 @@ def test_progress_is_told_however_long_a_step_takes(hospital: Hospital, monkeypa
     assert BEAT < 2
     with hospital.trainer() as trainer:
         messages = hospital.client.work(hospital.put(hospital.study()))
+        assert next(messages).state == "working"
         until(lambda: trainer.status().of == 4)
         for _ in range(3):
             assert next(messages).state == "working"
