@@ -25,7 +25,7 @@ log = logging.getLogger("fedscan.server")
 
 LOCK, LOG = "server.lock", "server.log"
 START = 120.0  # seconds in which a server in the background must answer
-END = 60.0  # seconds in which the open run must leave its state; what it cannot write then, the next start asks again
+END = 40.0  # seconds in which the open run must leave its state; what it cannot write then, the next start asks again
 _LOOK = 0.5
 
 
