@@ -10,6 +10,10 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,100}$")]
 
 
+# A list or object of no bytes to speak of takes a hundred of memory: 16 MiB of them would take gigabytes.
+_FREE, _PER = 200_000, 32  # parts that any record may have, and bytes for each one more
+
+
 class RecordError(ValueError):
     """The bytes are not the record that was expected; the message says what is wrong, for the caller to place."""
 
@@ -49,6 +53,8 @@ def read_record(model: type[AnyRecord], raw: bytes, limit: int) -> AnyRecord:
     """
     if len(raw) > limit:
         raise RecordError(f"is {len(raw)} bytes long; at most {limit} are read")
+    if sum(raw.count(sign) for sign in (b",", b"[", b"{")) > _FREE + len(raw) // _PER:
+        raise RecordError("has more parts than a record of its length")
     try:
         # Parsed twice: of two equal keys pydantic would take the last, and readers must not differ in what they see.
         json.loads(raw.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
@@ -86,4 +92,5 @@ def _no_constant(name: str) -> Any:
 
 def _places(error: ValidationError) -> list[str]:
     """Each wrong place; values are left out, because a record may come from a stranger."""
-    return [f"{'.'.join(map(str, e['loc'])) or 'the whole'}: {e['msg']}" for e in error.errors(include_url=False)[:5]]
+    found = error.errors(include_url=False, include_input=False)[:5]
+    return [f"{'.'.join(map(str, e['loc'])) or 'the whole'}: {e['msg']}" for e in found]

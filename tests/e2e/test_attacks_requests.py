@@ -179,7 +179,7 @@ def test_a_signature_is_good_for_minutes_only(town: Town, age: float, status: in
 
 
 def test_headers_that_were_seen_are_worth_nothing_with_another_certificate(town: Town) -> None:
-    """Flower signs the time only, so that headers of one request fit any other; here the key belongs to a certificate."""
+    """Flower signs the time only: headers of one request fit any other. Here the key belongs to a certificate."""
     body = bodies(town.sites["oslo"].node.node_id)["pull-messages"].SerializeToString()
     assert town.post("pull-messages", body, of="oslo") == 403
     assert town.goes_on()
