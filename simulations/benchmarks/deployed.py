@@ -124,8 +124,7 @@ def show(result: Mapping[str, Any], rounds: int, repeats: int) -> None:
         print(f"  {leg:<10}{middle:8.2f}   {spent}")
         if leg in result["parts"]:
             print(f"    seconds, mean   {listed(result['parts'][leg])}")
-            rest = result["cpu"][leg] - sum(result["cpu_parts"][leg].values())
-            print(f"    processor time  {listed(result['cpu_parts'][leg])}, connections and the rest {rest:.2f}")
+            print(f"    processor time  {listed(result['cpu_parts'][leg])}")
     for name, ratio in result["ratio"].items():
         line = f"  {name:<16} {ratio:.3f}"
         if name == "fedscan/stock" and "target" in result:

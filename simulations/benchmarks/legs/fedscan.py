@@ -47,18 +47,24 @@ def measure(folder: Path, parameters: int, sites: int, rounds: int) -> Measured:
                 _begin(processes, role, f"{role}-{i}", home)
         _ask_for_run(processes, homes)
         _wait_for_event(processes, homes, ("checkpoint",), rounds + 1)
-        cpu = processes.cpu()
+        before = processes.cpu_each()
         _wait_for_end(processes, homes, rounds + 1)
-        cpu = processes.cpu() - cpu
-        stretches = timeline.read(processes.folder.glob("*.trace"))
+        used = {name: seconds - before[name] for name, seconds in processes.cpu_each().items()}
+        noted = {name: timeline.read([processes.folder / f"{name}.trace"]) for name in used}
+    stretches = [stretch for found in noted.values() for stretch in found]
     ends = sorted(s.end for s in stretches if s.part == ROUND)
     # The first checkpoint is that of the first weights, the last one says that all is finished.
     marks, busy = ends[1 : rounds + 2], [s for s in stretches if s.part != ROUND]
+    parts = timeline.processor_times(busy, marks[0], marks[-1])
+    for name, total in used.items():
+        rest = total - sum(timeline.processor_times(noted[name], marks[0], marks[-1]).values())
+        key = f"rest of {name.partition('-')[0]}"
+        parts[key] = parts.get(key, 0.0) + rest
     return Measured(
         [after - before for before, after in pairwise(marks)],
-        cpu / rounds,
+        sum(used.values()) / rounds,
         [timeline.share_out(busy, before, after) for before, after in pairwise(marks)],
-        {part: spent / rounds for part, spent in timeline.processor_times(busy, marks[0], marks[-1]).items()},
+        {part: spent / rounds for part, spent in parts.items()},
     )
 
 

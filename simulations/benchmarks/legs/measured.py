@@ -14,7 +14,7 @@ class Measured(NamedTuple):
         seconds: Of each counted round.
         cpu: Processor seconds of all its processes per counted round.
         parts: Where the seconds went, round by round; empty for a leg that is not looked into.
-        cpu_parts: Where the processor time went, per round; what is in no part is that of connections and polls.
+        cpu_parts: Where the processor time went, per round; the rest of each process is connections and polls.
     """
 
     seconds: list[float]

@@ -92,6 +92,10 @@ class Processes:
         """Processor seconds of all of them so far."""
         return processor_seconds(self.ids())
 
+    def cpu_each(self) -> dict[str, float]:
+        """Processor seconds so far of each that was started here, by name."""
+        return {name: processor_seconds([process.pid]) for name, process in self._started.items()}
+
     def ids(self) -> list[int]:
         """All processes that carry the mark: those started here, and those that they started."""
         mark = f"{_MARK}={self._token}".encode()

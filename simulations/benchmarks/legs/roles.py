@@ -20,7 +20,8 @@ from simulations.benchmarks.legs import noop_net
 from simulations.benchmarks.legs.timeline import Recorder
 
 ROUND = "round"
-PARTS = ("seal", "offer", "down", "hop", "gates", "app", "up", "assemble", "spool", "fold", "checkpoint", "idle")
+PARTS = ("seal", "offer", "down", "hop", "gates", "app", "up", "assemble", "spool", "fold", "checkpoint", "idle",
+         "rest of server", "rest of link", "rest of trainer")  # fmt: skip
 
 # Where each part is done: module, class or nothing, function.
 _SERVER = {
