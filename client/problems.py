@@ -145,7 +145,7 @@ def _network(error: Exception, where: str) -> Problem:
 
 
 def _tls(error: ssl.SSLError, where: str) -> Problem:
-    reason = error.reason or ""
+    reason = getattr(error, "reason", None) or ""
     if isinstance(error, ssl.SSLCertVerificationError):
         about = f"{where} shows a certificate that does not count ({error.verify_message})"
         dates = error.verify_code in (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, _HAS_EXPIRED

@@ -54,15 +54,15 @@ class Network(BaseModel):
     proxy: SecretStr | None = None
     proxy_ca: Path | None = None
 
-    @field_validator("proxy")
+    @field_validator("proxy", mode="before")
     @classmethod
-    def _complete(cls, proxy: SecretStr | None) -> SecretStr | None:
+    def _complete(cls, proxy: object) -> object:
         if proxy is None:
             return None
         # Its words are never repeated: they may hold a password.
         wrong = "must be of the form http://host:port or https://user:password@host:port"
         try:
-            parts = urlsplit(proxy.get_secret_value())
+            parts = urlsplit(proxy if isinstance(proxy, str) else "")
             port = parts.port
         except ValueError:
             raise ValueError(wrong) from None
