@@ -1,0 +1,197 @@
+"""Runs `fedscan` commands as processes that come to grief at a chosen moment. Not a test: the tests start it.
+
+It imports everything once, before any thread runs, and forks for each command, so that a test waits seconds for
+PyTorch only once. The product knows nothing of this: in a running process a named function is wrapped, and at its n-th
+call this or another process is killed, waits, or meets a network that does not answer.
+
+Orders come as JSON lines on stdin. With `args`: a command, in the folder `folder`, under the name `name`, with the
+environment `environment`; the answer holds its process id, which also stands in NAME.pid. With `pid`: the answer holds
+its exit code (negative: the signal), or none while it runs. With `call`: a function "module:name" with `arguments`.
+
+What shall happen stands in NAME.trouble (see `Trouble`) and begins with SIGUSR1; then NAME.armed is there.
+"""
+
+import common.quiet  # noqa: F401
+
+import functools
+import importlib
+import itertools
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+NEEDED = (
+    "client.app", "client.cli", "client.data.prepare", "client.enrol", "client.link", "client.node", "client.service",
+    "client.trainer", "common.cli", "common.study_check", "common.study_cli", "server.cli", "server.control_service",
+    "server.coordinator", "server.deployed", "server.desk", "server.report.run", "server.run_cli", "server.run_desk",
+    "server.signing_desk", "server.start", "server.study_sign", "server.worker",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What happens to a process.
+
+    Attributes:
+        at: The function, "module:function" or "module:Class.method".
+        call: At which call of it, from now on.
+        what: `kill`; `torn`: the file that it wrote is cut in half before the kill; `hold`: it waits there until the
+            file NAME.go is there; `unknown`: the first `call` calls say that the host's name is not known; `500`: of
+            each three requests that reach the coordinator one is answered with a 500 in HTML, as a broken gateway does.
+        whom: Name of the process that is killed; itself if empty.
+    """
+
+    at: str = ""
+    call: int = 1
+    what: str = "kill"
+    whom: str = ""
+
+    def text(self) -> str:
+        return json.dumps(asdict(self))
+
+
+def beside(me: Path, what: str) -> Path:
+    """One of the files by which tests and processes speak to each other."""
+    return me.with_name(f"{me.name}.{what}")
+
+
+def arm(trouble: Trouble, me: Path) -> None:
+    """Wrap the function. `me` is the path of the process's files, without their suffix."""
+    module, _, path = trouble.at.partition(":")
+    owner: Any = importlib.import_module(module)
+    *parents, name = path.split(".")
+    for part in parents:
+        owner = getattr(owner, part)
+    original = getattr(owner, name)
+    calls = itertools.count(1)
+
+    @functools.wraps(original)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        number = next(calls)
+        if trouble.what == "unknown" and number <= trouble.call:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        if number == trouble.call:
+            happen(trouble, me, lambda: original(*args, **kwargs), args)
+        return original(*args, **kwargs)
+
+    setattr(owner, name, wrapper)
+
+
+def happen(trouble: Trouble, me: Path, call: Any, args: tuple[Any, ...]) -> None:
+    if trouble.what == "hold":
+        beside(me, "reached").touch()
+        while not beside(me, "go").exists():
+            time.sleep(0.02)
+    if trouble.what == "torn":
+        call()
+        file = next(a for a in args if isinstance(a, Path))
+        os.truncate(file, file.stat().st_size // 2)
+    if trouble.what in ("kill", "torn"):
+        for name in trouble.whom.split() or [me.name]:
+            os.kill(int(beside(me.with_name(name), "pid").read_text()), signal.SIGKILL)
+
+
+def break_gateway() -> None:
+    """Put 500s before the coordinator's gate."""
+    from server.coordinator import ServerLink
+    from tests.e2e.unreliable import lying
+
+    made, requests = ServerLink.__init__, itertools.count(1)
+    page = (500, {"Content-Type": "text/html", "Content-Length": "28"}, b"<h1>Something went wrong</h1>"[:28])
+
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        made(self, *args, **kwargs)
+        lying(self, lambda _: page if next(requests) % 3 == 0 else None)
+
+    ServerLink.__init__ = init  # type: ignore[method-assign]
+
+
+def be(order: dict[str, Any]) -> None:
+    """The forked child."""
+    import common.cli
+
+    me = Path(order["folder"]) / order["name"]
+    os.setsid()
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for number, path in ((1, order["out"]), (2, order["err"])):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), number)
+    os.chdir(order["folder"])
+    os.environ.update(order["environment"])
+    # A test run in the background inherits that interrupts are ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def told(*_: object) -> None:
+        arm(Trouble(**json.loads(beside(me, "trouble").read_text())), me)
+        beside(me, "armed").touch()
+
+    signal.signal(signal.SIGUSR1, told)
+    if order["trouble"] == "500":
+        break_gateway()
+    code = 99
+    try:
+        code = common.cli.run(order["args"])
+    except BaseException:  # noqa: BLE001 - a forked child must not go on as its parent
+        traceback.print_exc()
+    finally:
+        # Threads that the command left behind are no reason to wait, but what it said must be out.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def start(order: dict[str, Any]) -> int:
+    me = Path(order["folder"]) / order["name"]
+    child = os.fork()
+    if child == 0:
+        be(order)
+    beside(me, "pid").write_text(str(child))
+    return child
+
+
+def ended(pid: int) -> int | None:
+    found, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if found else None
+
+
+def load() -> None:
+    """All that the processes will need, with what PyTorch only loads when a net and an optimiser are first made."""
+    for module in NEEDED:
+        importlib.import_module(module)
+    import torch
+
+    import client.midround
+    from common.study import Study
+    from common.wire import Schema
+
+    study = {
+        "name": "toy",
+        "data": {"dimensions": 2, "labels": ["a"]},
+        "plan": {"patch": [16, 16]},
+        "training": {"steps": 1},
+    }
+    Schema.of(Study.model_validate({**study, "net": {"name": "unet", "width": 2, "levels": 2}}))
+    # Open rounds are written down after each step, not each minute.
+    client.midround.EVERY, client.midround.SHARE = 0.0, 1e9
+    torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
+
+
+def main() -> None:
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    load()
+    assert threading.active_count() == len(os.listdir("/proc/self/task")) == 1, "threads would not survive a fork"
+    for line in sys.stdin:
+        order = json.loads(line)
+        answer = {"pid": start(order)} if "args" in order else {"code": ended(order["pid"])}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""A study so small that a federation of real processes ends it in seconds, and what it ends with in one process."""
+
+import json
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from client.app import make_app
+from client.site import SiteConfig
+from common.study import Study
+from server.events import Event, read_events
+from server.joining import join
+from server.rounds import Run
+from simulations.inline import InlineGrid
+from simulations.phantom import make_phantom
+from simulations.sites import Field
+from tests.e2e.deployment import Deployment
+
+# Optimiser and running statistics stay at the site: a step too many or too few shows in every later weight.
+STUDY: dict[str, Any] = {
+    "name": "toy",
+    "data": {"dimensions": 2, "labels": ["liver", "kidneys"]},
+    "plan": {"size": [32, 32], "patch": [32, 32]},
+    "net": {"name": "unet", "width": 4, "levels": 2, "norm": "batch"},
+    "training": {"steps": 3, "batch": 2, "rate": 0.01, "optimizer_state": "keep"},
+    "rounds": {"number": 3, "buffers": "local"},
+    "evaluation": {"validation": 0.2, "test": 0.3},
+}
+
+
+def hospitals(folder: Path, number: int, cases: int = 6) -> dict[str, Path]:
+    """Folders with pictures, by the names of their sites."""
+    folders = make_phantom(folder, sites=number, cases=cases, dimensions=2)
+    return {f"site-{i + 1:02d}": path for i, path in enumerate(folders)}
+
+
+class Outcome:
+    """What a run ends with; equal outcomes are equal to the last bit.
+
+    Args:
+        folder: The run's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        state = json.loads((folder / "checkpoints" / "state.json").read_text())
+        # Where replies are signed they have salted hashes, which a simulation has not.
+        self.state = {k: v for k, v in state.items() if k not in ("seconds", "replies")}
+        assert self.state["finished"]
+        self._weights = {p.name: p.read_bytes() for p in sorted(folder.glob("checkpoints/*.safetensors"))}
+        assert self._weights
+        self.told = sorted(map(_fact, filter(_counts, read_events(folder / "events.jsonl"))))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Outcome) and vars(self) == vars(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        weights = {name: sha256(content).hexdigest()[:8] for name, content in self._weights.items()}
+        return "\n".join(map(str, (self.state, weights, *self.told)))
+
+
+def _counts(event: Event) -> bool:
+    return event["event"] in ("trained", "folded", "evaluated", "checkpoint")
+
+
+def _fact(event: Event) -> str:
+    """An event without what depends on the clock."""
+    return json.dumps({k: v for k, v in event.items() if k not in ("time", "seconds")}, sort_keys=True)
+
+
+def simulated(study: Mapping[str, Any], sites: Mapping[str, Path], folder: Path) -> Outcome:
+    """What the undisturbed simulation ends with."""
+    made = Study.model_validate(dict(study))
+    configs = tuple(SiteConfig(name=name, data=data, device="cpu") for name, data in sites.items())
+    opened = Field(configs, folder / "cache", folder / "sites").open()
+    grid = InlineGrid(make_app(lambda c: opened[int(c.node_config["partition-id"])]), len(opened))
+    members = join(grid, made)
+    roster = [members[s] for s in sites]
+    Run(grid, made, folder / "run", roster, roster).start()
+    return Outcome(folder / "run")
+
+
+class Toy:
+    """A deployment on which toy studies are run, one after the other.
+
+    Args:
+        folder: Gets everything.
+        number: How many sites.
+        way: The port by which sites reach the coordinator, where something lies between.
+        study: Changes of STUDY.
+        cases: Of each site.
+    """
+
+    def __init__(
+        self, folder: Path, number: int = 2, way: int | None = None, study: Mapping[str, Any] | None = None,
+        cases: int = 6,
+    ) -> None:  # fmt: skip
+        self.study = {k: {**v, **(study or {}).get(k, {})} if isinstance(v, dict) else v for k, v in STUDY.items()}
+        self.sites = hospitals(folder / "scans", number, cases)
+        self.expected = simulated(self.study, self.sites, folder / "inline")
+        self.deployment = Deployment(folder / "real", way)
+        self.deployment.init()
+        for name, data in self.sites.items():
+            self.deployment.enrol(name, data=str(data))
+        self._runs = 0
+
+    def start(self, trouble: str = "") -> None:
+        self.deployment.start_server(trouble)
+        for site in self.sites:
+            self.deployment.start_site(site)
+
+    def begin(self) -> str:
+        """Start the study's next run; its name."""
+        self._runs += 1
+        run = f"run-{self._runs}"
+        self.deployment.begin(self.deployment.sign(self.study, run))
+        return run
+
+    def outcome(self, run: str, seconds: float = 300) -> Outcome:
+        """What the run ends with; waits for it."""
+        self.deployment.wait(run, seconds)
+        return Outcome(self.deployment.run_folder(run))
