@@ -125,7 +125,7 @@ class Federation:
     def kill(self, how: signal.Signals = signal.SIGKILL) -> int:
         assert self.process is not None
         self.process.send_signal(how)
-        code = self.process.wait(90)
+        code = self.process.wait(240)
         self.process = None
         return code
 
@@ -325,7 +325,7 @@ def test_a_run_is_left_when_the_server_ends_in_order(federation: Federation) -> 
         until(lambda: federation.events("left", "checkpoint"))
         federation.fedscan("server", "stop")
         assert federation.process is not None
-        assert federation.process.wait(10) == 0, federation.log()
+        assert federation.process.wait(120) == 0, federation.log()
     record = json.loads((federation.home / "runs" / "left" / "run.json").read_text())
     assert record["status"] == "running"
     assert not (federation.home / SOCKET).exists()
