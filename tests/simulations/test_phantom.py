@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 from PIL import Image
+from typer.testing import CliRunner
 
 from client.data.catalogue import find_cases
 from client.site import SiteConfig
@@ -17,6 +18,7 @@ from common.errors import StudyError
 from common.seeds import generator
 from simulations.anatomy import LIVER, ORGANS, Ellipsoid, Patient
 from simulations.phantom import make_phantom
+from simulations.phantom_cli import app
 from simulations.scanner import SPACING, Scanner, scan, scanner
 
 
@@ -173,3 +175,10 @@ def test_pictures_are_grey_pngs(tmp_path: Path) -> None:
 
 def _centre(mask: np.ndarray) -> Sequence[float]:
     return np.argwhere(mask).mean(axis=0).tolist()
+
+
+def test_the_command_writes_hospitals(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, [str(tmp_path / "scans"), "--sites", "2", "--cases", "1"])
+    assert done.exit_code == 0
+    assert done.output.split() == [str(tmp_path / "scans" / f"hospital-{i}") for i in (1, 2)]
+    assert contents(tmp_path / "scans" / "hospital-2")
