@@ -160,6 +160,9 @@ class Trainer:
             with self._changed:
                 message = job.message()
                 dropped = job.state == "dropped"
+            # What ends with the process is not refused: it goes on after the restart.
+            if self._stopping and message.state == "working":
+                return
             if dropped:
                 raise TrainerBusyError("a later task came")
             yield message
@@ -167,9 +170,6 @@ class Trainer:
                 return
             with self._changed:
                 self._changed.wait_for(lambda: job.ended or self._stopping, BEAT)
-                # What is stopped is not refused: it goes on after the restart.
-                if self._stopping and not job.ended:
-                    return
 
     def _do(self, job: _Job) -> None:
         """One job to its end, whatever happens in it."""
