@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 TOOLS = ("buildah", "runc", "debootstrap")
 BASE = "localhost/fedscan-base:bookworm"
 # Everything that takes minutes and is the same for every test run.
-KEPT = Path(tempfile.gettempdir()) / "fedscan-images"
+KEPT = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fedscan-images"
 # Of a service, what says nothing of what its process may do.
 BESIDE = {"image", "command", "restart", "stop_grace_period", "logging", "healthcheck", "profiles", "ipc", "init"}
 ALWAYS = [
@@ -247,5 +247,5 @@ def unique_name(tag: str) -> str:
 
 
 def _kept() -> Path:
-    KEPT.mkdir(exist_ok=True)
+    KEPT.mkdir(parents=True, exist_ok=True)
     return KEPT
