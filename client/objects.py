@@ -23,6 +23,7 @@ DTYPES = ("int64", "float32")  # in the order in which they lie in files
 STYPE = "fedscan.flat"
 _ID = re.compile(r"[0-9a-f]{64}")
 _HEAD = 128 * 1024  # bytes of an object's head
+_JSON = 64 * 1024  # bytes of JSON, ten times what the largest array needs; parsed, it may be thirty times as large
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def _counts(value: Any) -> TypeGuard[list[int]]:
 
 def _json(thing: Thing) -> dict[str, Any]:
     try:
-        found = json.loads(thing.body)
+        found = json.loads(thing.body) if len(thing.body) <= _JSON else None
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import secrets
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -66,7 +67,10 @@ class Federation:
 
     def __init__(self, folder: Path, *names: str) -> None:
         self.folder = folder
-        self.coordinator: Coordinator = create(folder / "server", [HOST], 8443, b"")
+        with socket.socket() as probe:
+            probe.bind((HOST, 0))
+            self.port: int = probe.getsockname()[1]
+        self.coordinator: Coordinator = create(folder / "server", [HOST], self.port, b"")
         self.offline = self.coordinator.unlock(b"")
         self.enrolment = Enrolment(self.coordinator.enrolment_folder, self.coordinator.card)
         self.link: ServerLink
@@ -92,13 +96,16 @@ class Federation:
         return context
 
     @contextmanager
-    def serving(self, **limits: float) -> Iterator[ServerLink]:
+    def serving(self, wrap: Callable[[Any], Any] | None = None, **limits: float) -> Iterator[ServerLink]:
+        """The server; `wrap` puts an app of the test's own around its gate."""
         c = self.coordinator
         config = LinkConfig(
-            c.tls_certificate_path, c.tls_key_path, c.authority_path, self.folder / "inbox", host=HOST,
+            c.tls_certificate_path, c.tls_key_path, c.authority_path, self.folder / "inbox", host=HOST, port=self.port,
             limits=replace(Limits(), **limits),  # type: ignore[arg-type]
         )  # fmt: skip
         self.link = ServerLink(config, Enrolled(c.enrolment_folder))
+        if wrap is not None:
+            self.link._server.config.app = wrap(self.link._server.config.app)
         with self.link:
             yield self.link
 
@@ -191,6 +198,10 @@ class Objects:
     def __init__(self) -> None:
         self.made: dict[str, bytes] = {}
 
+    @property
+    def largest(self) -> bytes:
+        return max(self.made.values(), key=len)
+
     def add(self, kind: str, children: list[str], body: bytes) -> str:
         return self.raw(f"{kind} {','.join(children)} {len(body)}".encode() + b"\0" + body)
 
@@ -258,7 +269,10 @@ class Notes(logging.Handler):
 
     @property
     def text(self) -> str:
-        return "\n".join(r.getMessage() for r in self.records)
+        return self.text_since(0)
+
+    def text_since(self, number: int) -> str:
+        return "\n".join(r.getMessage() for r in self.records[number:])
 
 
 @contextmanager
