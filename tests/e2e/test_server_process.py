@@ -37,7 +37,7 @@ from client.joining import install, read_answer
 from common import wire
 from common.cli import run as run_command
 from common.enrolment import read_request
-from common.errors import FedscanError, StudyError
+from common.errors import StudyError
 from common.manifests import ReplyHeader, arrays_sha256, metrics_sha256, read_assignment, sign_reply
 from common.study import load_study
 from server.checkpoint import Checkpoints
@@ -46,8 +46,6 @@ from server.enrolment import Enrolment
 from server.events import read_events
 from server.identity import Coordinator, create
 from server.run_desk import signed_study
-from server.start import ServerOptions as Options
-from server.start import launch, stop
 
 ROOT = Path(__file__).parents[2]
 FEDSCAN = [sys.executable, "-P", "-c", "from common.cli import main; main()"]
@@ -63,7 +61,7 @@ def until(done: Callable[[], Any], seconds: float = 240) -> Any:
     end = time.monotonic() + seconds
     while not (found := done()):
         assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)
+        time.sleep(0.2)
     return found
 
 
@@ -415,11 +413,14 @@ def test_strangers_cannot_use_the_socket(federation: Federation) -> None:
         Path(folder).chmod(0o755)
         moved = Path(folder) / "control.sock"
         os.link(path, moved)
-        program = f"import socket; socket.socket(socket.AF_UNIX).connect({str(moved)!r})"
-        mine = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-        theirs = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, check=False, user=65534, group=65534,
-            extra_groups=[],
+        connect = f"socket.socket(socket.AF_UNIX).connect({str(moved)!r})"
+        leave = "os.setgroups([]); os.setgid(65534); os.setuid(65534)"
+        mine, theirs = (
+            subprocess.run(
+                [sys.executable, "-c", f"import os, socket; {more}; {connect}"], capture_output=True, text=True,
+                check=False,
+            )
+            for more in ("pass", leave)
         )  # fmt: skip
     assert mine.returncode == 0, mine.stderr
     assert "PermissionError" in theirs.stderr
@@ -480,12 +481,25 @@ def test_what_cannot_run_is_refused_in_words(federation: Federation) -> None:
 def test_in_the_background(tmp_path: Path, fleet_end: type) -> None:
     """Starts, answers, is seen, and ends; one that cannot start says why."""
     federation = Federation(tmp_path, fleet_end)
-    status = launch(Options(federation.home, "127.0.0.1", 0), "text")
+
+    def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, **federation.environment}
+        return subprocess.run(
+            [*FEDSCAN, "server", *map(str, arguments)], cwd=tmp_path, env=environment, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+
+    started = command("start", "--listen", "127.0.0.1", "--port", 0)
+    assert started.returncode == 0, started.stderr
+    port = federation.status().port
     try:
-        with pytest.raises(FedscanError, match=f"cannot listen on 127.0.0.1:{status.port}: Address already in use"):
-            launch(Options(create(tmp_path / "two", ["127.0.0.1"], 1, b"").home, "127.0.0.1", status.port), "text")
+        assert f"port {port}" in started.stdout
+        other = create(tmp_path / "two", ["127.0.0.1"], 1, b"").home
+        busy = command("start", "--home", other, "--listen", "127.0.0.1", "--port", port)
+        assert busy.returncode == 1
+        assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in busy.stderr
     finally:
-        stop(federation.home)
-    with pytest.raises(NoServerError, match="no server runs"):
-        stop(federation.home)
+        stopped = command("stop")
+    assert stopped.returncode == 0, stopped.stderr
+    assert "no server runs" in command("stop").stderr
     assert (federation.home / "server.log").stat().st_mode & 0o777 == 0o600
