@@ -38,6 +38,7 @@ FOLDER_MODE, FILE_MODE, SOCKET_MODE = 0o770, 0o640, 0o660
 
 # An assignment, its quotes escaped once more.
 MAX_HEADER_BYTES = 32 * 1024 * 1024
+MAX_FILE_BYTES = 1 << 42
 _CHUNK = 4 << 20
 # safetensors' names of the dtypes that cross.
 _CODES = {"float32": "F32", "int64": "I64"}
@@ -55,7 +56,7 @@ class Ref(Record):
     """
 
     name: FileName
-    nbytes: int = Field(ge=1, le=1 << 42)
+    nbytes: int = Field(ge=1, le=MAX_FILE_BYTES)
     digest: Sha256
 
 
@@ -172,11 +173,18 @@ class Mailbox:
             metadata, sizes = _layout(head[8:], size - len(head), ref.name)
             yield Opened(metadata, sizes, ref, head, file)
 
-    def find(self, name: FileName) -> Ref | None:
-        """The file of that name as it lies there now, hashed; none when there is none (or nothing to trust)."""
+    def find(self, name: FileName, most: int = MAX_FILE_BYTES) -> Ref | None:
+        """The file of that name as it lies there now, hashed; none when there is none (or nothing to trust).
+
+        Args:
+            name: Which.
+            most: Bytes above which it is not even read: the other side may have put it there.
+        """
         total = sha256()
         try:
             with self._opened(name) as file:
+                if os.fstat(file.fileno()).st_size > most:
+                    return None
                 while chunk := file.read(_CHUNK):
                     total.update(chunk)
                 nbytes = file.tell()

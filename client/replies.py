@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from client.mailbox import COUNTS, REPLY, Mailbox, Ref, read_reply
+from client.mailbox import COUNTS, MAX_HEADER_BYTES, REPLY, Mailbox, Ref, read_reply
 from client.tasks import Offer
 from common.errors import SignatureError, WireError
 from common.manifests import ReplyHeader, arrays_sha256, metrics_sha256, sign_reply, verified_reply
@@ -54,7 +54,8 @@ def stored_reply(mailbox: Mailbox, offer: Offer) -> Ref | None:
     Case counts are counted again, and what failed is tried again. The file is trusted only as far as this site's own
     signature reaches: the mailbox is open to the link.
     """
-    if not offer.accepted.again or (ref := mailbox.find(REPLY)) is None:
+    most = MAX_HEADER_BYTES + offer.schema.nbytes + 8
+    if not offer.accepted.again or (ref := mailbox.find(REPLY, most)) is None:
         return None
     who = offer.credentials
     try:
