@@ -138,8 +138,8 @@ class Run:
             self._events.append("stopped", round=number, replies=len(replies), needed=needed)
             raise RoundError(
                 f"{self.folder.name}, round {number}: {len(replies)} of {len(self._train)} sites sent a usable update, "
-                f"{needed} are needed (rounds.quorum); {self._events.path} says why each failed; the same command with "
-                "--resume goes on here"
+                f"{needed} are needed (rounds.quorum); {self._events.path} says why each failed. What is done is kept: "
+                f"go on with fedscan run resume {self.folder.name}, in a simulation with --resume"
             )
         self._spool.close(number, [r.site for r in replies])
         flat = self._strategy.fold(self._schema, replies, self._weights(replies))
