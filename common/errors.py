@@ -86,7 +86,7 @@ class SignatureError(FedscanError):
         self.reason = reason
 
 
-# All that a site may say of why it has no reply.
+# A site tells why it has no reply by one of these words, never by a message of its own.
 ERROR_CODES = tuple(
     sorted(e.code for e in tuple(vars().values()) if isinstance(e, type) and issubclass(e, FedscanError))
 )

@@ -29,10 +29,7 @@ STYPE = "fedscan.flat"  # little-endian values, no header
 Flat = dict[str, NDArray[Any]]
 
 _DTYPES = {torch.float32: "float32", torch.int64: "int64"}
-# A site tells why it has no reply by one of these words, never by a message of its own.
-ERROR_CODES = tuple(
-    sorted(e.code for e in vars(errors).values() if isinstance(e, type) and issubclass(e, FedscanError))
-)
+ERROR_CODES = errors.ERROR_CODES
 
 
 @dataclass(frozen=True)
@@ -191,9 +188,7 @@ def record(flat: Mapping[str, NDArray[Any]]) -> ArrayRecord:
 
 def record_of(arrays: Mapping[str, bytes]) -> ArrayRecord:
     """As `record`, of flat arrays that are bytes already: they are taken as they are, without a copy."""
-    return ArrayRecord(
-        {d: Array(d, (len(raw) // np.dtype(d).itemsize,), STYPE, raw) for d, raw in arrays.items()}
-    )
+    return ArrayRecord({d: Array(d, (len(raw) // np.dtype(d).itemsize,), STYPE, raw) for d, raw in arrays.items()})
 
 
 def read_arrays(schema: Schema, message: Message) -> Flat:
