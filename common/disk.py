@@ -35,7 +35,7 @@ def not_written(path: Path, error: OSError | SafetensorError) -> StorageError:
     # NumPy's errors of writing have no number, safetensors' no class of their own.
     why = (isinstance(error, OSError) and error.strerror) or str(error)
     return StorageError(f"{path} could not be written: {why}. Make room on the disk (or put right what is said here), "
-                        "then go on (fedscan run resume, simulate --resume): nothing that was finished is lost")  # fmt: skip
+                        "then go on (run resume, simulate --resume): nothing that was finished is lost")  # fmt: skip
 
 
 def _sync_folder(folder: Path) -> None:
