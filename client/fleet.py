@@ -62,6 +62,7 @@ MEDIA = "application/protobuf"
 _SMALL = 1024 * 1024  # bytes of an answer that holds no object; the list of a large task's chunks is one
 _SECONDS, _SECONDS_LARGE = 45.0, 240.0  # for an exchange
 _IDLE = 20.0  # seconds after which a connection that nothing asks on is closed; the coordinator waits longer
+_TRIES, _SOON = 3, 0.2  # how often a small question is asked that meets an error on the way; seconds between
 _SIGNED = 5.0  # seconds for which one signature of the time is used; the coordinator takes it for five minutes
 _ID = re.compile("[0-9a-f]{64}")
 _FOUND = PullObjectResponse(object_found=True, object_available=True).SerializeToString()
@@ -239,11 +240,19 @@ class Fleet:
 
     def _raw(self, verb: str, body: Sequence[bytes | memoryview], cap: int, seconds: float) -> memoryview:
         credentials = self._now()
+        # Each question may be asked twice. Behind a gateway that fails now and then, a row of them would never end.
+        left = _TRIES if sum(memoryview(piece).nbytes for piece in body) <= _SMALL else 1
         while True:
             connection = self._take(credentials)
             try:
                 answer = connection.ask(f"/v1/fleet/{verb}", self._headers(credentials), body, cap, seconds)
             except UnheardError:
+                continue
+            except LinkError as error:
+                left -= 1
+                if error.status < 500 or error.wait or not left:
+                    raise
+                time.sleep(_SOON)
                 continue
             if connection.open:
                 with self._lock:

@@ -91,7 +91,7 @@ class Run:
             state.seconds, mark = state.seconds + now - mark, now
             self._checkpoints.write(state, flat)
             self._spool.clear()
-            self._events.append("checkpoint", round=state.round, best_round=state.best_round)
+            self._counted(state)
         if not state.finished:
             self._final_test(state)
             state.seconds += time.monotonic() - mark
@@ -114,6 +114,9 @@ class Run:
         if state is not None:
             if not state.finished:
                 self._events.append("resumed", after=state.round)
+                said = (e["round"] for e in read_events(self._events.path) if e["event"] == "checkpoint")
+                if max(said, default=0) < state.round:
+                    self._counted(state)  # killed between the checkpoint and this event
             return state, self._checkpoints.weights(state.round)
         state = State(self.study.digest())
         torch.manual_seed(derive(self.study.seed, "weights"))
@@ -127,6 +130,9 @@ class Run:
         )
         self._checkpoints.write(state, flat)
         return state, flat
+
+    def _counted(self, state: State) -> None:
+        self._events.append("checkpoint", round=state.round, best_round=state.best_round)
 
     def _round(self, state: State, flat: Flat) -> Flat:
         """One round; `state` is brought up to date and the new global weights are returned."""

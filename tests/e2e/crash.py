@@ -105,7 +105,8 @@ def break_gateway() -> None:
     from tests.e2e.unreliable import lying
 
     made, requests = ServerLink.__init__, itertools.count(1)
-    page = (500, {"Content-Type": "text/html", "Content-Length": "28"}, b"<h1>Something went wrong</h1>"[:28])
+    body = b"<h1>Something went wrong</h1>"
+    page = (500, {"Content-Type": "text/html", "Content-Length": str(len(body))}, body)
 
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
         made(self, *args, **kwargs)

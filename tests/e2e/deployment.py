@@ -88,13 +88,14 @@ class Deployment:
 
     Args:
         folder: Gets everything.
-        way: The port by which sites reach the coordinator, where something lies between.
+        port: The coordinator's; a free one if none.
+        way: The port by which sites reach it, where something lies between.
     """
 
-    def __init__(self, folder: Path, way: int | None = None) -> None:
+    def __init__(self, folder: Path, port: int | None = None, way: int | None = None) -> None:
         self.folder = folder
         self.home = folder / "server"
-        self.port = free_port()
+        self.port = port or free_port()
         self.way = way or self.port
         self.processes: dict[str, Running] = {}
         folder.mkdir(parents=True, exist_ok=True)
@@ -209,6 +210,14 @@ class Deployment:
         me.with_name(f"{name}.trouble").write_text(trouble.text())
         os.kill(self.processes[name].pid, signal.SIGUSR1)
         wait_until(me.with_name(f"{name}.armed").exists, 60, self.everything)
+
+    def held(self, name: str) -> None:
+        """Wait until a process is where it was armed to wait."""
+        wait_until((self.folder / f"{name}.reached").exists, 120, self.everything)
+
+    def release(self, name: str) -> None:
+        """Let it go on."""
+        (self.folder / f"{name}.go").touch()
 
     def revive(self, name: str, seconds: float = 120) -> None:
         """Wait until a process was killed by what it was armed with, and start it again as systemd would."""

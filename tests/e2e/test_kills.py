@@ -54,7 +54,7 @@ POINTS: dict[str, dict[str, tuple[str, Trouble]]] = {
         "during upload": (LINK, Trouble("client.fleet:Fleet.push", 7)),
         "after upload": (LINK, Trouble("client.link:Link._remember", 4)),
         "during validation": (TRAINER, Trouble("client.app:evaluate", 2, whom=LINK)),
-        "while its status is written": (LINK, Trouble("client.standing:write_whole", 5)),
+        "while its status is written": (LINK, Trouble("client.standing:Standing.write", 9)),
     },
     "trainer": {
         "while scans are prepared": (TRAINER, Trouble("client.data.cache:_publish", 3)),

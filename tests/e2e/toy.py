@@ -1,7 +1,7 @@
 """A study so small that a federation of real processes ends it in seconds, and what it ends with in one process."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -88,34 +88,35 @@ class Toy:
     Args:
         folder: Gets everything.
         number: How many sites.
-        way: The port by which sites reach the coordinator, where something lies between.
-        study: Changes of STUDY.
+        ports: The coordinator's, and that by which sites reach it.
         cases: Of each site.
     """
 
-    def __init__(
-        self, folder: Path, number: int = 2, way: int | None = None, study: Mapping[str, Any] | None = None,
-        cases: int = 6,
-    ) -> None:  # fmt: skip
-        self.study = {k: {**v, **(study or {}).get(k, {})} if isinstance(v, dict) else v for k, v in STUDY.items()}
+    def __init__(self, folder: Path, number: int = 2, ports: tuple[int, int] | None = None, cases: int = 6) -> None:
+        self._folder = folder
+        self._runs = 0
         self.sites = hospitals(folder / "scans", number, cases)
-        self.expected = simulated(self.study, self.sites, folder / "inline")
-        self.deployment = Deployment(folder / "real", way)
+        self.expected = self.simulated(STUDY)
+        self.deployment = Deployment(folder / "real", *(ports or ()))
         self.deployment.init()
         for name, data in self.sites.items():
             self.deployment.enrol(name, data=str(data))
-        self._runs = 0
 
-    def start(self, trouble: str = "") -> None:
-        self.deployment.start_server(trouble)
+    def simulated(self, study: Mapping[str, Any], sites: Sequence[str] = ()) -> Outcome:
+        """What the undisturbed simulation ends with."""
+        taking_part = {s: self.sites[s] for s in sites or self.sites}
+        return simulated(study, taking_part, self._folder / "inline" / str(len(list(self._folder.glob("inline/*")))))
+
+    def start(self) -> None:
+        self.deployment.start_server()
         for site in self.sites:
             self.deployment.start_site(site)
 
-    def begin(self) -> str:
-        """Start the study's next run; its name."""
+    def begin(self, study: Mapping[str, Any] = STUDY, sites: Sequence[str] = ()) -> str:
+        """Start the next run; its name."""
         self._runs += 1
         run = f"run-{self._runs}"
-        self.deployment.begin(self.deployment.sign(self.study, run))
+        self.deployment.begin(self.deployment.sign(study, run), sites)
         return run
 
     def outcome(self, run: str, seconds: float = 300) -> Outcome:

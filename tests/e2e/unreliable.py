@@ -100,14 +100,14 @@ class Line(_Listener):
     """
 
     def __init__(
-        self, port: int, rate: float | None = None, cuts: list[tuple[str, int]] | None = None, dark: float = 0.0
+        self, port: int, rate: float | None = None, cuts: list[tuple[str, float]] | None = None, dark: float = 0.0
     ) -> None:
         super().__init__()
         self._target = port
-        self._rate = rate
+        self.rate = rate
         self.cuts = cuts if cuts is not None else []
         self._dark = dark
-        self._until = 0.0
+        self._until = self._quiet = 0.0
         self._lock = threading.Lock()
         self._since = {"up": 0, "down": 0}
         self._free = {"up": 0.0, "down": 0.0}
@@ -120,9 +120,14 @@ class Line(_Listener):
         self._until = time.monotonic() + seconds
         self.cut()
 
+    def hush(self, seconds: float) -> None:
+        """Let nothing through for so long, and tell nobody, as when a cable is out."""
+        self._quiet = time.monotonic() + seconds
+
     def serve(self, client: socket.socket) -> None:
         if time.monotonic() < self._until:
             return
+        time.sleep(max(self._quiet - time.monotonic(), 0))
         self.connections += 1
         self.relay(client, socket.create_connection(("127.0.0.1", self._target)))
 
@@ -135,13 +140,13 @@ class Line(_Listener):
                 self.cuts.pop(0)
                 self.happened += 1
                 self._since = {"up": 0, "down": 0}
-            if self._rate is not None:
-                self._free[way] = max(self._free[way], time.monotonic()) + n / self._rate
+            if self.rate is not None:
+                self._free[way] = max(self._free[way], time.monotonic()) + n / self.rate
         if broken:
             self.darken(self._dark)
             raise OSError("cut")
-        if self._rate is not None:
-            time.sleep(max(self._free[way] - time.monotonic(), 0))
+        until = max(self._quiet, self._free[way] if self.rate is not None else 0.0)
+        time.sleep(max(until - time.monotonic(), 0))
 
 
 class ConnectProxy(_Listener):

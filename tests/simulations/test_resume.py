@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from server.events import read_events
+
 KILLED = -signal.SIGKILL
 DRIVER = Path(__file__).with_name("crash.py")
 STUDY: dict[str, Any] = {
@@ -137,6 +139,10 @@ def outcome(out: Path) -> dict[str, Any]:
             for p in folder.glob("seed-*/runs/*/checkpoints/*.safetensors")
         },
         "kept": {str(p.relative_to(folder)): p.read_bytes() for p in folder.glob("seed-*/sites/*/state/*/*")},
+        "counted": {
+            p.parent.name: [e["round"] for e in read_events(p) if e["event"] == "checkpoint"]
+            for p in folder.glob("seed-*/runs/*/events.jsonl")
+        },
         "left": sorted(str(p.relative_to(folder)) for p in folder.glob("seed-*/runs/*/spool")),
         "cases": results["cases"],
         "curves": results["curves"],
