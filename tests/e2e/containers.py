@@ -76,8 +76,12 @@ def wheels() -> Path:
 
 
 def build(name: str) -> str:
-    """The image of deploy/Dockerfile.NAME, built anew; its tag."""
+    """The image of deploy/Dockerfile.NAME, built anew (with FEDSCAN_KEEP_IMAGES=1 only if there is none); its tag."""
     tag = f"localhost/fedscan-{name}:test"
+    if os.environ.get("FEDSCAN_KEEP_IMAGES") == "1" and run(
+        "buildah", "images", "--quiet", "--filter", f"reference={tag}"
+    ):
+        return tag
     with tempfile.TemporaryDirectory(dir=_kept()) as folder:
         context = Path(folder) / "context"
         tracked = run("git", "-C", str(ROOT), "ls-files").splitlines()
