@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-FIRST = 24 * 3600.0  # seconds, before anything was measured: preparing a hospital's scans may take hours
+FIRST = 24 * 3600.0  # seconds, before anything was measured, and at most: preparing a hospital's scans may take hours
 PATIENCE = 3.0  # times what a site needed so far: its machine may be busy, its line slow
 GRACE = 600.0  # seconds on top: a restart, a line that was cut
 BRIEF = 60.0  # seconds for sites that were too late before and are not there now
@@ -54,4 +54,5 @@ class Deadlines:
             return FIRST
         slowest = _Pace(max(p.per_unit for p in paces.values()), max(p.transfer for p in paces.values()))
         needs = ((paces.get(site, slowest), n) for site, n in units.items())
-        return GRACE + PATIENCE * max(pace.per_unit * n + pace.transfer for pace, n in needs)
+        # Bounded: who answers just before each deadline would else make every next one three times as long.
+        return min(FIRST, GRACE + PATIENCE * max(pace.per_unit * n + pace.transfer for pace, n in needs))

@@ -36,3 +36,12 @@ def test_the_study_may_set_it() -> None:
     deadlines = Deadlines(override=30)
     deadlines.answered("train", "oslo", 10, 100, 500)
     assert deadlines.seconds("train", {"oslo": 10}) == 30
+
+
+def test_who_answers_just_before_each_deadline_cannot_stretch_it_for_ever() -> None:
+    deadlines = Deadlines()
+    deadlines.answered("train", "oslo", 10, 50, 60)
+    for _ in range(20):
+        seconds = deadlines.seconds("train", {"oslo": 10, "mallory": 10})
+        deadlines.answered("train", "mallory", 10, 50, seconds - 1)
+    assert seconds == 24 * 3600
