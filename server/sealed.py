@@ -90,6 +90,9 @@ class Sealed:
             raise WireError(f"the reply's signature is refused ({error.reason})") from None
         if header.error is not None:
             raise WireError(header.error)
+        wanted = {wire.HEADER, wire.METRICS} | ({wire.ARRAYS} if header.payload is not None else set())
+        if set(reply.content) != wanted:
+            raise WireError("the reply holds more or less than what was signed")
         return SealedReply(reply, sha256(signed.body.encode()).hexdigest(), header)
 
     def gone(self, sites: Collection[str]) -> set[str]:

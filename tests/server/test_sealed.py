@@ -102,6 +102,12 @@ def test_a_signed_reply_is_taken(office: Office) -> None:
     assert digest == sha256(header.canonical()).hexdigest()
 
 
+def _with_more(office: Office) -> Message:
+    message = office.reply(office.header())
+    message.content["more"] = ConfigRecord({"more": 1})
+    return message
+
+
 OTHER = {"float32": FLAT["float32"] + 1}
 REFUSED: dict[str, Callable[[Office], Message]] = {
     "without a header": lambda o: Message(RecordDict({wire.ARRAYS: wire.record(FLAT)}), reply_to=o.sent["oslo"]),
@@ -121,6 +127,7 @@ REFUSED: dict[str, Callable[[Office], Message]] = {
     "from other weights": lambda o: o.reply(o.header(base="f" * 64)),
     "other numbers": lambda o: o.reply(o.header(), metrics={**METRICS, "num-examples": 5}),
     "other weights": lambda o: o.reply(o.header(), flat=OTHER),
+    "with more than was signed": lambda o: _with_more(o),
     "an error": lambda o: o.reply(o.header(payload=None, metrics=None, error="E_DATA")),
     "a refusal": lambda o: wire.error_reply(o.sent["oslo"], "E_SIGNATURE"),
 }
