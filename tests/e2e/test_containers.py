@@ -238,7 +238,7 @@ class Machine:
             self.running[service] = self.container(service)
             self.running[service].start()
         for service in services:
-            wait_for_health(self.running[service], health_check(self.services[service]), 120)
+            wait_for_health(self.running[service], health_check(self.services[service]), 600)
 
     def down(self) -> dict[str, int]:
         return {service: container.stop() for service, container in self.running.items()}
