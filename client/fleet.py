@@ -122,6 +122,7 @@ class Fleet:
         self._proxy = proxy
         self._idle: list[Connection] = []
         self._lock = threading.Lock()
+        self._over = False
         self._credentials: _Credentials | None = None
         self._signed: tuple[object, float, dict[str, str]] = (None, 0.0, {})
         self.instance = secrets.token_hex(16)
@@ -227,7 +228,11 @@ class Fleet:
             raise LinkError(Problem("coordinator", "the coordinator did not store an object", "It will be sent again"))
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; those on which another thread asks something, when that is done."""
+        self._over = True
+        self._drop()
+
+    def _drop(self) -> None:
         with self._lock:
             for connection in self._idle:
                 connection.close()
@@ -250,13 +255,15 @@ class Fleet:
                 continue
             except LinkError as error:
                 left -= 1
-                if error.status < 500 or error.wait or not left:
+                if error.status < 500 or error.wait or not left or self._over:
                     raise
                 time.sleep(_SOON)
                 continue
-            if connection.open:
-                with self._lock:
+            with self._lock:
+                if connection.open and not self._over:
                     self._idle.append(connection)
+                    return answer
+            connection.close()
             return answer
 
     def _headers(self, credentials: _Credentials) -> dict[str, str]:
@@ -303,7 +310,7 @@ class Fleet:
             raise LinkError(Problem("identity", str(error), "Put right what is said here")) from None
         with self._lock:
             self._credentials = fresh
-        self.close()
+        self._drop()
         return fresh
 
 

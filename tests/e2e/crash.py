@@ -46,7 +46,7 @@ class Trouble:
         what: `kill`; `torn`: the file that it wrote is cut in half before the kill; `hold`: it waits there until the
             file NAME.go is there; `unknown`: the first `call` calls say that the host's name is not known; `500`: of
             each three requests that reach the coordinator one is answered with a 500 in HTML, as a broken gateway does.
-        whom: Name of the process that is killed; itself if empty.
+        whom: Names of the processes that are killed; itself if empty.
     """
 
     at: str = ""
@@ -95,7 +95,8 @@ def happen(trouble: Trouble, me: Path, call: Any, args: tuple[Any, ...]) -> None
         file = next(a for a in args if isinstance(a, Path))
         os.truncate(file, file.stat().st_size // 2)
     if trouble.what in ("kill", "torn"):
-        for name in trouble.whom.split() or [me.name]:
+        # Who kills itself before the others does not kill them.
+        for name in sorted(trouble.whom.split() or [me.name], key=lambda name: name == me.name):
             os.kill(int(beside(me.with_name(name), "pid").read_text()), signal.SIGKILL)
 
 

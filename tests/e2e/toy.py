@@ -89,14 +89,17 @@ class Toy:
         folder: Gets everything.
         number: How many sites.
         ports: The coordinator's, and that by which sites reach it.
-        cases: Of each site.
+        study: What is run if nothing else is said.
     """
 
-    def __init__(self, folder: Path, number: int = 2, ports: tuple[int, int] | None = None, cases: int = 6) -> None:
+    def __init__(
+        self, folder: Path, number: int = 2, ports: tuple[int, int] | None = None, study: Mapping[str, Any] = STUDY
+    ) -> None:
         self._folder = folder
+        self._study = study
         self._runs = 0
-        self.sites = hospitals(folder / "scans", number, cases)
-        self.expected = self.simulated(STUDY)
+        self.sites = hospitals(folder / "scans", number)
+        self.expected = self.simulated(study)
         self.deployment = Deployment(folder / "real", *(ports or ()))
         self.deployment.init()
         for name, data in self.sites.items():
@@ -112,11 +115,11 @@ class Toy:
         for site in self.sites:
             self.deployment.start_site(site)
 
-    def begin(self, study: Mapping[str, Any] = STUDY, sites: Sequence[str] = ()) -> str:
+    def begin(self, study: Mapping[str, Any] | None = None, sites: Sequence[str] = ()) -> str:
         """Start the next run; its name."""
         self._runs += 1
         run = f"run-{self._runs}"
-        self.deployment.begin(self.deployment.sign(study, run), sites)
+        self.deployment.begin(self.deployment.sign(study or self._study, run), sites)
         return run
 
     def outcome(self, run: str, seconds: float = 300) -> Outcome:
