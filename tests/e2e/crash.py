@@ -5,8 +5,8 @@ PyTorch only once. The product knows nothing of this: in a running process a nam
 call this or another process is killed, waits, or meets a network that does not answer.
 
 Orders come as JSON lines on stdin. With `args`: a command, in the folder `folder`, under the name `name`, with the
-environment `environment`; the answer holds its process id, which also stands in NAME.pid. With `pid`: the answer holds
-its exit code (negative: the signal), or none while it runs. With `call`: a function "module:name" with `arguments`.
+environment `environment`; the answer holds its process id, which also stands in NAME.pid. With `pids`: the answer holds
+the exit code of each (negative: the signal), or none while it runs.
 
 What shall happen stands in NAME.trouble (see `Trouble`) and begins with SIGUSR1; then NAME.armed is there.
 """
@@ -135,6 +135,7 @@ def be(order: dict[str, Any]) -> None:
         beside(me, "armed").touch()
 
     signal.signal(signal.SIGUSR1, told)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
     if order["trouble"] == "500":
         break_gateway()
     code = 99
@@ -189,10 +190,14 @@ def main() -> None:
     sys.path.insert(0, str(Path(__file__).parents[2]))
     load()
     assert threading.active_count() == len(os.listdir("/proc/self/task")) == 1, "threads would not survive a fork"
+    # Until a child listens to it, the signal waits.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     for line in sys.stdin:
         order = json.loads(line)
-        answer = {"pid": start(order)} if "args" in order else {"code": ended(order["pid"])}
+        answer = {"pid": start(order)} if "args" in order else {"codes": [ended(pid) for pid in order["pids"]]}
         print(json.dumps(answer), flush=True)
+    # Taking PyTorch down in order takes longer than anybody wants to wait.
+    os._exit(0)
 
 
 if __name__ == "__main__":

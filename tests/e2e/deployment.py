@@ -54,10 +54,10 @@ class Warm:
         answer: dict[str, Any] = json.loads(self._process.stdout.readline())
         return answer
 
-    def ended(self, pid: int) -> int | None:
-        """The exit code of a process; none while it runs."""
-        code: int | None = self.ask({"pid": pid})["code"]
-        return code
+    def ended(self, *pids: int) -> list[int | None]:
+        """The exit code of each process; none while it runs."""
+        codes: list[int | None] = self.ask({"pids": pids})["codes"]
+        return codes
 
     def close(self) -> None:
         assert self._process.stdin is not None
@@ -127,7 +127,7 @@ class Deployment:
 
     def _end_of(self, pid: int, seconds: float) -> int:
         end = time.monotonic() + seconds
-        while (code := warm().ended(pid)) is None:
+        while (code := warm().ended(pid)[0]) is None:
             assert time.monotonic() < end, f"process {pid} does not end\n{self.everything()}"
             time.sleep(0.02)
         return code
@@ -195,8 +195,8 @@ class Deployment:
 
     def alive(self) -> bool:
         """Whether every process that was started still runs; an assertion names the one that does not."""
-        for name, process in self.processes.items():
-            code = warm().ended(process.pid)
+        codes = warm().ended(*(process.pid for process in self.processes.values()))
+        for name, code in zip(self.processes, codes, strict=True):
             assert code is None, f"{name} ended with {code}\n{self.everything()}"
         return True
 

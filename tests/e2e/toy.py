@@ -35,30 +35,21 @@ def hospitals(folder: Path, number: int, cases: int = 6) -> dict[str, Path]:
     return {f"site-{i + 1:02d}": path for i, path in enumerate(folders)}
 
 
-class Outcome:
-    """What a run ends with; equal outcomes are equal to the last bit.
+Outcome = dict[str, Any]
 
-    Args:
-        folder: The run's.
-    """
 
-    def __init__(self, folder: Path) -> None:
-        state = json.loads((folder / "checkpoints" / "state.json").read_text())
+def outcome_of(folder: Path) -> Outcome:
+    """What the run in `folder` ended with: its state, its weights, all that counted. Nothing that a clock tells."""
+    state = json.loads((folder / "checkpoints" / "state.json").read_text())
+    assert state["finished"]
+    weights = {p.name: sha256(p.read_bytes()).hexdigest() for p in sorted(folder.glob("checkpoints/*.safetensors"))}
+    assert weights
+    return {
         # Where replies are signed they have salted hashes, which a simulation has not.
-        self.state = {k: v for k, v in state.items() if k not in ("seconds", "replies")}
-        assert self.state["finished"]
-        self._weights = {p.name: p.read_bytes() for p in sorted(folder.glob("checkpoints/*.safetensors"))}
-        assert self._weights
-        self.told = sorted(map(_fact, filter(_counts, read_events(folder / "events.jsonl"))))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Outcome) and vars(self) == vars(other)
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        weights = {name: sha256(content).hexdigest()[:8] for name, content in self._weights.items()}
-        return "\n".join(map(str, (self.state, weights, *self.told)))
+        "state": {k: v for k, v in state.items() if k not in ("seconds", "replies")},
+        "weights": weights,
+        "told": sorted(map(_fact, filter(_counts, read_events(folder / "events.jsonl")))),
+    }
 
 
 def _counts(event: Event) -> bool:
@@ -79,7 +70,7 @@ def simulated(study: Mapping[str, Any], sites: Mapping[str, Path], folder: Path)
     members = join(grid, made)
     roster = [members[s] for s in sites]
     Run(grid, made, folder / "run", roster, roster).start()
-    return Outcome(folder / "run")
+    return outcome_of(folder / "run")
 
 
 class Toy:
@@ -125,4 +116,4 @@ class Toy:
     def outcome(self, run: str, seconds: float = 300) -> Outcome:
         """What the run ends with; waits for it."""
         self.deployment.wait(run, seconds)
-        return Outcome(self.deployment.run_folder(run))
+        return outcome_of(self.deployment.run_folder(run))
