@@ -234,7 +234,7 @@ CASES: dict[str, Case] = {
     "an array more": Case(
         signed(lambda w: {"float32": w, "int64": np.arange(2)}), "the reply's tensors would have", logged=True
     ),
-    "no array": Case(without(wire.ARRAYS), "the message's arrays are not"),
+    "no array": Case(without(wire.ARRAYS), "the reply holds more or less than what was signed"),
     "pickle": Case(pickled, "array float32: its form"),
     "object dtype": Case(pickled_in_npy, "array float32: its form"),
     "npz bomb": Case(npz_bomb, "the reply's tensors would have", logged=True),
@@ -257,7 +257,7 @@ CASES: dict[str, Case] = {
     "time that runs backwards": Case(said(seconds=-1.0), "metric seconds is -1"),
     "infinite loss": Case(said(loss=float("inf")), "metric loss is not a finite"),
     "a metric more": Case(said(**{PATIENT: 1970}), "the reply's metrics are not the ones of the study"),
-    "no metrics": Case(without(wire.METRICS), "the reply's metrics are not the ones of the study"),
+    "no metrics": Case(without(wire.METRICS), "the reply holds more or less than what was signed"),
     "metrics as text": Case(metrics_as_text, "the reply's metrics are not the ones of the study"),
     "an error's text": Case(error_text, "E_FEDSCAN"),
     "unsigned": Case(raw(lambda a: a.header({"float32": a.weights}, METRICS).canonical()), "the reply's signature"),
