@@ -1,4 +1,4 @@
-"""One coordinator process on the network: listener, gate, Flower's app and health, started and stopped as one."""
+"""One coordinator process on the network: listener, gate, Flower's Fleet API and health, started and stopped as one."""
 
 import ssl
 import threading
@@ -12,7 +12,7 @@ from common.errors import FedscanError
 from server.gate import Enrolled, Gate
 from server.grid import LinkGrid
 from server.health import Health
-from server.link import Fleet, split
+from server.link import Fleet
 from server.listener import Limits, Server, bind, server_context
 from server.refusals import Refusals
 
@@ -68,7 +68,7 @@ class ServerLink:
         self.port: int = self._socket.getsockname()[1]
         self.fleet = Fleet(enrolled, config.inbox, self.refusals)
         self.grid = LinkGrid(self.fleet)
-        gate = Gate(self.fleet.app, enrolled, self.fleet.holder, config.limits, self.refusals, config.inbox, split)
+        gate = Gate(self.fleet.api, enrolled, self.fleet.holder, config.limits, self.refusals, config.inbox)
         self._server = Server(gate, self._context, config.limits, self.refusals)
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), daemon=True, name="link")
         self._stack = ExitStack()

@@ -1,7 +1,7 @@
-"""The gate before Flower's app: eight routes and nothing else, for enrolled sites only, each with its own node key.
+"""The gate before Flower's API: eight routes and nothing else, for enrolled sites only, each with its own node key.
 
 Who comes is known by the client certificate alone; whether it still may is asked of the enrolment with every request.
-A body is counted as it arrives and is whole, and small enough, before Flower sees a byte of it.
+A body is counted as it arrives and is whole, and small enough, before anything looks at a byte of it.
 """
 
 import asyncio
@@ -10,17 +10,18 @@ import binascii
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from tempfile import SpooledTemporaryFile
 from typing import Any, Protocol
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
 
 from common.disk import not_written
 from common.errors import FedscanError
+from server.bodies import Bodies, Body
 from server.inbox import Refused
 from server.listener import Limits
 from server.refusals import Refusals
@@ -29,7 +30,8 @@ Scope = MutableMapping[str, Any]
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Piece = bytes | memoryview
+Api = Callable[[str, Sequence[tuple[bytes, bytes]], memoryview], Sequence[Piece]]
 
 ROUTES = frozenset(
     f"/v1/fleet/{verb}"
@@ -40,15 +42,17 @@ ROUTES = frozenset(
 )  # fmt: skip
 ACTIVATE = "/v1/fleet/activate-node"
 PUSH_OBJECT, PULL_OBJECT = "/v1/fleet/push-object", "/v1/fleet/pull-object"
-OBJECT = "object"
+# These write to disk or hash megabytes; all others are answered where they come in, which is sooner than any thread.
+SLOW = frozenset({PUSH_OBJECT, "/v1/fleet/push-messages"})
+WHOLE = "whole"  # in the scope's state: the body was read to its end
 NODE_KEY, INSTANCE = b"flwr-public-key", b"fedscan-instance"
 _INSTANCE = re.compile(rb"[0-9a-f]{32}")
-_IN_MEMORY = 64 * 1024  # bytes of a body that need no file
+_WORKERS = 4  # threads for them
 _LARGE_OF_ONE = 2  # large objects of one site at the same time, so that no site takes all places
 _PIECE = 256 * 1024  # bytes of an answer that are handed to TLS at a time
 _CLOSE = (b"connection", b"close")
 _MEDIA = b"application/protobuf"
-# All that Flower's app gets to see: it writes what it does not like into the log, as it came.
+# All that the API gets to see: what nobody reads can do no harm.
 _PASSED = frozenset({b"content-type", NODE_KEY, b"flwr-timestamp", b"flwr-signature", INSTANCE})
 
 
@@ -89,45 +93,41 @@ def key_on_the_wire(node_key: str) -> bytes:
 
 
 class Gate:
-    """An ASGI app before another.
+    """An ASGI app.
 
     Args:
-        app: Flower's app.
+        api: What the eight routes are answered with; raises Refused.
         enrolled: Who may come in.
         holder: The instance to which a site's node is bound now; None when it is not active.
         limits: What is too much.
         refusals: Told of whom was turned away.
-        folder: Where bodies wait until they are whole.
-        split: Takes the object out of a request that pushes one; the app finds it as `OBJECT` in the scope's state.
+        folder: Where bodies wait for which there is no room in memory.
     """
 
     def __init__(
         self,
-        app: App,
+        api: Api,
         enrolled: Enrolled,
         holder: Callable[[str], str | None],
         limits: Limits,
         refusals: Refusals,
         folder: Path,
-        split: Callable[[bytes], tuple[bytes, bytes]],
     ) -> None:
-        self._app = app
+        self._api = api
         self._enrolled = enrolled
         self._holder = holder
         self._limits = limits
         self._refusals = refusals
         self._folder = folder
-        self._split = split
+        self._bodies = Bodies(limits.places, limits.object, folder)
+        self._workers = ThreadPoolExecutor(_WORKERS, "gate")
         self._large = asyncio.Semaphore(limits.large)
         self._large_of: dict[str, asyncio.Semaphore] = {}
         self._pending: dict[str, int] = {}
         self._rates: dict[str, _Rate] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through, or answer it here."""
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
+        """Answer a request."""
         who = scope["state"]["peer"]
         try:
             site = self._site(scope)
@@ -138,7 +138,7 @@ class Gate:
             # The path is the stranger's text: it is logged only where it is one of ours.
             where = scope["path"] if scope["path"] in ROUTES else "another route"
             self._refusals.say(who, where, str(refusal), refusal.status)
-            await _answer(send, refusal)
+            await _refuse(send, refusal, keep=WHOLE in scope["state"])
 
     def _site(self, scope: Scope) -> SiteRecord:
         """Who asks, by the certificate alone."""
@@ -182,16 +182,17 @@ class Gate:
         try:
             cap = self._limits.object if scope["path"] == PUSH_OBJECT else self._limits.small
             with await self._body(scope, receive, cap) as body:
+                scope["state"][WHOLE] = True
                 if scope["path"] in (PUSH_OBJECT, PULL_OBJECT):
                     async with self._large_of.setdefault(site.name, asyncio.Semaphore(_LARGE_OF_ONE)), self._large:
-                        await self._forward(site, scope, body, send)
+                        await self._exchange(site, scope, body, send)
                 else:
-                    await self._forward(site, scope, body, send)
+                    await self._exchange(site, scope, body, send)
         finally:
             self._pending[site.name] -= 1
 
-    async def _body(self, scope: Scope, receive: Receive, cap: int) -> SpooledTemporaryFile[bytes]:
-        """The whole body; a large one waits on disk, so that many slow sites cost no memory."""
+    async def _body(self, scope: Scope, receive: Receive, cap: int) -> Body:
+        """The whole body, to be closed by who asked for it."""
         headers = _headers(scope)
         if headers.get(b"content-encoding", b"identity") != b"identity":
             raise Refused(415, "bodies are taken as they are, not compressed")
@@ -200,8 +201,7 @@ class Gate:
         declared = headers.get(b"content-length", b"0")
         if not declared.isdigit() or int(declared) > cap:
             raise Refused(413, f"the body may have {cap} bytes")
-        # Closed by who asked for it.
-        body: SpooledTemporaryFile[bytes] = SpooledTemporaryFile(_IN_MEMORY, dir=str(self._folder))  # noqa: SIM115
+        body = self._bodies.begin()
         try:
             async with asyncio.timeout(self._limits.body):
                 await _read(receive, body, cap)
@@ -214,68 +214,62 @@ class Gate:
         except BaseException:
             body.close()
             raise
-        body.seek(0)
         return body
 
-    async def _forward(self, site: SiteRecord, scope: Scope, body: SpooledTemporaryFile[bytes], send: Send) -> None:
-        request = body.read()
-        if scope["path"] == PUSH_OBJECT:
-            # Frameworks keep a request's body in circles, until a garbage collection: megabytes go around them.
-            request, content = self._split(request)
-            scope["state"][OBJECT] = [content]
-            del content
-        passed = {**scope, "headers": [(n, v) for n, v in scope["headers"] if n in _PASSED], "query_string": b""}
-        events: list[Event] = [{"type": "http.request", "body": request, "more_body": False}]
-        never = asyncio.Event()
-        started = 0
-
-        async def receive() -> Event:
-            if events:
-                return events.pop()
-            await never.wait()
-            return {"type": "http.disconnect"}
-
-        async def noting(event: Event) -> None:
-            nonlocal started
-            if event["type"] == "http.response.start":
-                started = event["status"]
-            elif started >= 400:
-                why = bytes(event.get("body", b""))[:200].decode(errors="replace")
-                if why:
-                    self._refusals.say(site.name, scope["path"], why, started)
-            await self._in_pieces(site, scope, event, send)
-
+    async def _exchange(self, site: SiteRecord, scope: Scope, body: Body, send: Send) -> None:
+        started = False
         try:
             async with asyncio.timeout(self._limits.answer):
-                await self._app(passed, receive, noting)
+                pieces = await self._ask(scope, body)
+                started = True
+                await self._tell(site, scope, pieces, send)
         except TimeoutError:
             if started:
                 raise  # half an answer is out: uvicorn closes the connection
             raise Refused(503, "the answer took too long") from None
-        finally:
-            scope["state"].clear()
 
-    async def _in_pieces(self, site: SiteRecord, scope: Scope, event: Event, send: Send) -> None:
-        """Send an event; a large body only as fast as it is read, or TLS would hold all of it twice more."""
-        body = memoryview(event.get("body", b""))
-        while len(body) > _PIECE:
-            try:
-                async with asyncio.timeout(self._limits.idle):
-                    await send({"type": event["type"], "body": bytes(body[:_PIECE]), "more_body": True})
-            except TimeoutError:
-                self._refusals.say(site.name, scope["path"], "too slow")
-                raise
-            body = body[_PIECE:]
-        await send({**event, "body": bytes(body)} if "body" in event else event)
+    async def _ask(self, scope: Scope, body: Body) -> Sequence[Piece]:
+        passed = [(n, v) for n, v in scope["headers"] if n in _PASSED]
+        if scope["path"] not in SLOW:
+            return self._work(scope["path"], passed, body)
+        # The thread goes on where this request has been given up; until it ends, nobody else may have the body's place.
+        loop, shared = asyncio.get_running_loop(), body.share()
+        work = loop.run_in_executor(self._workers, self._work, scope["path"], passed, shared)
+        work.add_done_callback(lambda _: shared.close())
+        return await asyncio.shield(work)
+
+    def _work(self, path: str, headers: Sequence[tuple[bytes, bytes]], body: Body) -> Sequence[Piece]:
+        try:
+            return self._api(path, headers, body.whole())
+        except Refused:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, this request gets nothing and the log says so
+            raise Refused(500, f"{type(error).__name__} in the coordinator itself") from None
+
+    async def _tell(self, site: SiteRecord, scope: Scope, pieces: Sequence[Piece], send: Send) -> None:
+        """Send an answer; a large one only as fast as it is read, or TLS would hold all of it twice more."""
+        length = str(sum(map(len, pieces))).encode()
+        await send({"type": "http.response.start", "status": 200,
+                    "headers": [(b"content-type", _MEDIA), (b"content-length", length)]})  # fmt: skip
+        for piece in pieces:
+            for at in range(0, len(piece), _PIECE):
+                try:
+                    async with asyncio.timeout(self._limits.idle):
+                        part = memoryview(piece)[at : at + _PIECE]
+                        await send({"type": "http.response.body", "body": part, "more_body": True})
+                except TimeoutError:
+                    self._refusals.say(site.name, scope["path"], "too slow")
+                    raise
+        await send({"type": "http.response.body", "body": b""})
 
 
-async def _read(receive: Receive, body: SpooledTemporaryFile[bytes], cap: int) -> None:
+async def _read(receive: Receive, body: Body, cap: int) -> None:
     more = True
     while more:
         event = await receive()
         if event["type"] == "http.disconnect":
             raise Refused(400, "the connection broke off within the body")
-        if body.tell() + len(event.get("body", b"")) > cap:
+        if body.length + len(event.get("body", b"")) > cap:
             raise Refused(413, f"the body may have {cap} bytes")
         body.write(event.get("body", b""))
         more = event.get("more_body", False)
@@ -307,11 +301,14 @@ def _headers(scope: Scope) -> dict[bytes, bytes]:
     return found
 
 
-async def _answer(send: Send, refusal: Refused) -> None:
+async def _refuse(send: Send, refusal: Refused, keep: bool) -> None:
+    """Say no; the connection is kept only when all that came on it was read."""
     # What went wrong in here is for the coordinator's log, not for the site.
     why = str(refusal) if refusal.status < 500 else "not now"
     text = json.dumps({"detail": why}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(text)).encode()), _CLOSE]
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(text)).encode())]
+    if not keep:
+        headers.append(_CLOSE)
     if refusal.status in (429, 503):
         headers.append((b"retry-after", b"1"))
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})

@@ -119,28 +119,36 @@ class Inbox:
         if root not in names or not all(OBJECT_ID.fullmatch(name) for name in names):
             raise Refused(400, "the reply's objects are not named by their hashes")
         with self._lock:
-            place = self._places.get(task)
-            if place is None:
-                raise Refused(410, "this task is not open any more")
-            if len(names) > place.allowance.objects:
-                raise Refused(413, f"{len(names)} objects, the task allows {place.allowance.objects}")
-            if place.upload is not None and place.upload.root == root:
-                if place.upload.ids != names:
-                    raise Refused(409, "the same reply was announced with other objects")
-                return place.upload
-            if place.begun >= _REPLIES:
-                raise Refused(413, "too many different replies to one task")
-            self._drop_upload(place)
-            place.begun += 1
-            place.upload = Upload(root, names, place.folder / str(place.begun))
-            self._sessions[place.upload.session] = (place, place.upload)
-            try:
-                place.upload.folder.mkdir(parents=True)
-            except OSError as error:
-                raise Refused(503, str(not_written(place.upload.folder, error))) from None
-            return place.upload
+            upload, old = self._begin(task, root, names)
+        if old is not None:
+            shutil.rmtree(old, ignore_errors=True)
+        return upload
 
-    def put(self, task: str, session: str, object_id: str, content: bytes) -> None:
+    def _begin(self, task: str, root: str, names: frozenset[str]) -> tuple[Upload, Path | None]:
+        """The upload, and the folder of the one that it replaces."""
+        place = self._places.get(task)
+        if place is None:
+            raise Refused(410, "this task is not open any more")
+        if len(names) > place.allowance.objects:
+            raise Refused(413, f"{len(names)} objects, the task allows {place.allowance.objects}")
+        if place.upload is not None and place.upload.root == root:
+            if place.upload.ids != names:
+                raise Refused(409, "the same reply was announced with other objects")
+            return place.upload, None
+        if place.begun >= _REPLIES:
+            raise Refused(413, "too many different replies to one task")
+        upload = Upload(root, names, place.folder / str(place.begun + 1))
+        try:
+            upload.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Refused(503, str(not_written(upload.folder, error))) from None
+        old = self._drop_upload(place)
+        place.begun += 1
+        place.upload = upload
+        self._sessions[upload.session] = (place, upload)
+        return upload, old
+
+    def put(self, task: str, session: str, object_id: str, content: bytes | memoryview) -> None:
         """Take one object. Sending one again does no harm and costs nothing.
 
         Raises:
@@ -186,10 +194,14 @@ class Inbox:
             place = self._places.pop(task, None)
             if place is not None:
                 self._drop_upload(place)
-                shutil.rmtree(place.folder, ignore_errors=True)
+        if place is not None:
+            shutil.rmtree(place.folder, ignore_errors=True)
 
-    def _drop_upload(self, place: _Place) -> None:
-        if place.upload is not None:
-            self._sessions.pop(place.upload.session, None)
-            shutil.rmtree(place.upload.folder, ignore_errors=True)
-            place.upload = None
+    def _drop_upload(self, place: _Place) -> Path | None:
+        """Forget an upload; its folder, which is to be removed once nobody waits for the lock."""
+        if place.upload is None:
+            return None
+        folder = place.upload.folder
+        self._sessions.pop(place.upload.session, None)
+        place.upload = None
+        return folder

@@ -1,43 +1,26 @@
-"""The coordinator's side of the wire: Flower's Fleet API, its state in memory, and our own way of taking replies.
+"""The coordinator's side of the wire: Flower's state in memory, and our own way with tasks and replies.
 
-Flower's app keeps the nodes, checks their signatures and hands out messages. What it does not do, our handlers do
-before its own are asked: a message is handed out until the site confirms it (Flower does so once, whatever gets lost),
-a site gets no object but those of its own tasks, and replies are taken on disk, each within its task's allowance.
-All of Flower's private names on the coordinator's side are here.
+Flower's state keeps the nodes and the messages. What its handlers do not do, ours do before they are asked: a message
+is handed out until the site confirms it (Flower does so once, whatever gets lost), a site gets no object but those of
+its own tasks, and replies are taken on disk, each within its task's allowance. Flower's private names on the
+coordinator's side are here and in server/fleet_api.py.
 """
 
 import common.quiet  # noqa: F401
 
 import logging
-import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
 from flwr.app import Array, ArrayRecord, Message
 from flwr.app.message import remove_content_from_message
-from flwr.common.constant import ISOLATION_MODE_PROCESS, NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, SUPERLINK_NODE_ID, SubStatus
-from flwr.proto.fleet_pb2 import (
-    ActivateNodeRequest,
-    ActivateNodeResponse,
-    PullMessagesRequest,
-    PullMessagesResponse,
-    PushMessagesRequest,
-    PushMessagesResponse,
-)
-from flwr.proto.message_pb2 import (
-    ConfirmMessageReceivedRequest,
-    ConfirmMessageReceivedResponse,
-    PullObjectRequest,
-    PullObjectResponse,
-    PushObjectRequest,
-    PushObjectResponse,
-)
+from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, SUPERLINK_NODE_ID, SubStatus
+from flwr.proto.fleet_pb2 import PullMessagesResponse, PushMessagesResponse
+from flwr.proto.message_pb2 import ConfirmMessageReceivedResponse, PullObjectResponse, PushObjectResponse
 from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID, NodeStatus, TaskType
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
@@ -45,31 +28,19 @@ from flwr.supercore.inflatable.inflatable_object import (
     iterate_object_tree,
     no_object_id_recompute,
 )
-from flwr.supercore.protobuf.routing import ProtobufRoute
-from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_DEPENDENCY
-from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
-from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_authn_plugin
-from flwr.superlink.main import create_app
+from flwr.superlink.config_loader import get_federation_manager, get_objectstore_linkstate_factories
 from flwr.superlink.servicer.fleet import fleet_handlers
-from google.protobuf.message import DecodeError
 
 from common import wire
 from common.errors import FedscanError, WireError
 from server.assembly import assemble
-from server.gate import INSTANCE, OBJECT, Enrolled, SiteRecord, key_on_the_wire
+from server.fleet_api import Asked, FleetApi, Handler, Piece
+from server.gate import Enrolled, SiteRecord, key_on_the_wire
 from server.inbox import Allowance, Inbox, Refused
+from server.pushed import field_front
 from server.refusals import Refusals
 
 HEARTBEAT = 10.0  # seconds, Flower's shortest: a dead process holds its node for two of them
-
-
-def _instance(request: Request) -> str:
-    return request.headers[INSTANCE.decode()]
-
-
-def _content(request: Request) -> list[bytes]:
-    content: list[bytes] = request.scope["state"][OBJECT]
-    return content
 
 
 @dataclass
@@ -80,17 +51,8 @@ class _Open:
     site: str
     objects: frozenset[str]
     allowance: Allowance
+    ready: bool = False
     confirmed: bool = False
-
-
-class _NoServers(SuperLinkLifespan):
-    """Flower's own listeners stay shut, whatever the environment says."""
-
-    def startup(self) -> None:
-        """Nothing to start."""
-
-    def shutdown(self) -> None:
-        """Nothing to stop."""
 
 
 class Fleet:
@@ -111,13 +73,15 @@ class Fleet:
         self._open: dict[str, _Open] = {}
         self._holders: dict[str, str] = {}
         self._names: dict[int, str] = {}
-        self.app = _flower_app()
-        self._state = self.app.state.linkstate_factory.state()
+        factories: Any = get_objectstore_linkstate_factories(FLWR_IN_MEMORY_DB_NAME, get_federation_manager())
+        self._state = factories[1].state()
+        # It would hash each object of a task once more, right after it was named by its hash.
+        self._state.object_store.verify = False
+        self.api = FleetApi(self._handlers(), factories[1])
         self._run, self._task = self._open_run()
         for site in enrolled.sites():
             if not site.revoked:
                 self._node(site)
-        self._add_routes()
 
     def _open_run(self) -> tuple[int, int]:
         run: int = self._state.create_run(
@@ -188,18 +152,21 @@ class Fleet:
             if isinstance(array, Array)
         )
         instruction = remove_content_from_message(message)
-        # Flower shows a message as soon as its head is there; no site may see it before all of it is.
         with self._lock:
             name = self._names[message.metadata.dst_node_id]
-            self._open[message_id] = _Open(instruction, name, frozenset(objects), Allowance(tensors))
-            self._inbox.expect(message_id, self._open[message_id].allowance)
-            session = self._state.start_session(self._run)
-            stored, missing = self._state.store_message_and_object_tree(instruction, get_object_tree(message), session)
-            if not stored:
-                raise FedscanError(f"no site has the node {message.metadata.dst_node_id}")
-            for object_id in missing:
-                if not self._state.store_object(self._run, session, object_id, objects[object_id].deflate()):
-                    raise FedscanError("Flower did not store a task")
+            task = self._open[message_id] = _Open(instruction, name, frozenset(objects), Allowance(tensors))
+            self._inbox.expect(message_id, task.allowance)
+        session = self._state.start_session(self._run)
+        stored, missing = self._state.store_message_and_object_tree(instruction, get_object_tree(message), session)
+        if not stored:
+            raise FedscanError(f"no site has the node {message.metadata.dst_node_id}")
+        for object_id in missing:
+            if not self._state.store_object(self._run, session, object_id, objects[object_id].deflate()):
+                raise FedscanError("Flower did not store a task")
+        # Flower has its head from the beginning; no site may see it before all of it is there. The lock is not held
+        # meanwhile, because sites that ask for something else would wait for all those bytes.
+        with self._lock:
+            task.ready = True
         return message_id
 
     def take(self, message_id: str) -> Message | None:
@@ -208,7 +175,7 @@ class Fleet:
         if task is None:
             return None
         upload = self._inbox.whole(message_id)
-        if upload is None and task.site in self.sites():
+        if upload is None and any(s.name == task.site and not s.revoked for s in self._enrolled.sites()):
             return None
         try:
             if upload is None:
@@ -230,123 +197,104 @@ class Fleet:
             self._open.pop(message_id, None)
             self._state.delete_messages({message_id})
             self._state.object_store.delete(message_id)
-            self._inbox.close(message_id)
+        self._inbox.close(message_id)
 
     # What sites ask
 
-    def _add_routes(self) -> None:
-        router = APIRouter(prefix="/v1/fleet", route_class=ProtobufRoute)
-        handlers: dict[str, Callable[..., object]] = {
+    def _handlers(self) -> dict[str, Handler]:
+        return {
             "activate-node": self._activate,
+            "deactivate-node": lambda asked: _said(fleet_handlers.deactivate_node(asked.request, self._state)),
+            "send-node-heartbeat": lambda asked: _said(fleet_handlers.send_node_heartbeat(asked.request, self._state)),
             "pull-messages": self._pull_messages,
             "pull-object": self._pull_object,
             "confirm-message-received": self._confirm,
             "push-messages": self._push_messages,
             "push-object": self._push_object,
         }
-        for verb, handler in handlers.items():
-            router.add_api_route(f"/{verb}", _answering(handler), methods=["POST"])
-        before = len(self.app.router.routes)
-        self.app.include_router(router)
-        ours = self.app.router.routes[before:]
-        self.app.router.routes[:] = [*ours, *self.app.router.routes[:before]]  # the first that fits is taken
 
-    def _activate(
-        self,
-        request: Annotated[ActivateNodeRequest, PROTOBUF_REQUEST_DEPENDENCY],
-        instance: Annotated[str, Depends(_instance)],
-    ) -> ActivateNodeResponse:
+    def _activate(self, asked: Asked) -> Sequence[Piece]:
         with self._lock:
-            site = next(s for s in self._enrolled.sites() if key_on_the_wire(s.node_key) == request.public_key)
+            found = (s for s in self._enrolled.sites() if key_on_the_wire(s.node_key) == asked.request.public_key)
+            site = next(found, None)
+            if site is None:
+                raise Refused(403, "this node key belongs to no enrolled site")
             node = self._node(site)
             if self._state.get_node_info(node_ids=[node], statuses=[NodeStatus.ONLINE]):
-                if self._holders.get(site.name) != instance:
+                if self._holders.get(site.name) != asked.instance:
                     raise Refused(412, "another process with this identity is active")
                 self._state.deactivate_node(node)
-            response = fleet_handlers.activate_node(request=request, state=self._state)
-            if self._holders.get(site.name) != instance:
+            response = fleet_handlers.activate_node(request=asked.request, state=self._state)
+            if self._holders.get(site.name) != asked.instance:
                 for task in self._tasks(node).values():
                     task.confirmed = False  # the process that had it is gone
-            self._holders[site.name] = instance
-            return response
+            self._holders[site.name] = asked.instance
+            return _said(response)
 
     def _tasks(self, node: int) -> dict[str, _Open]:
-        return {i: t for i, t in self._open.items() if t.instruction.metadata.dst_node_id == node}
+        return {i: t for i, t in self._open.items() if t.instruction.metadata.dst_node_id == node and t.ready}
 
     def _task_of(self, node: int, message_id: str) -> _Open:
-        task = self._open.get(message_id)
-        if task is None or task.instruction.metadata.dst_node_id != node:
+        task = self._tasks(node).get(message_id)
+        if task is None:
             raise Refused(410, "this task is not open any more")
         return task
 
-    def _pull_messages(
-        self, request: Annotated[PullMessagesRequest, PROTOBUF_REQUEST_DEPENDENCY]
-    ) -> PullMessagesResponse:
+    def _pull_messages(self, asked: Asked) -> Sequence[Piece]:
         with self._lock:
-            for message_id, task in self._tasks(request.node.node_id).items():
+            tasks = self._tasks(asked.request.node.node_id)
+            if not tasks:
+                return _said(PullMessagesResponse())
+            for message_id, task in tasks.items():
                 stored = self._state.message_ins_store.get(message_id)
                 if stored is not None and not task.confirmed and self._inbox.whole(message_id) is None:
                     stored.metadata.delivered_at = ""
-            return fleet_handlers.pull_messages(request=request, state=self._state, store=self._state.object_store)
+            store = self._state.object_store
+            return _said(fleet_handlers.pull_messages(request=asked.request, state=self._state, store=store))
 
-    def _pull_object(self, request: Annotated[PullObjectRequest, PROTOBUF_REQUEST_DEPENDENCY]) -> PullObjectResponse:
+    def _pull_object(self, asked: Asked) -> Sequence[Piece]:
         with self._lock:
-            if not any(request.object_id in t.objects for t in self._tasks(request.node.node_id).values()):
+            if not any(asked.request.object_id in t.objects for t in self._tasks(asked.request.node.node_id).values()):
                 raise Refused(410, "no open task of this site has such an object")
-        return fleet_handlers.pull_object(request=request, state=self._state)
+            content = self._state.get_object(self._run, asked.request.object_id)
+        return object_answer(content)
 
-    def _confirm(
-        self, request: Annotated[ConfirmMessageReceivedRequest, PROTOBUF_REQUEST_DEPENDENCY]
-    ) -> ConfirmMessageReceivedResponse:
+    def _confirm(self, asked: Asked) -> Sequence[Piece]:
         with self._lock:
-            self._task_of(request.node.node_id, request.message_object_id).confirmed = True
-        return ConfirmMessageReceivedResponse()
+            self._task_of(asked.request.node.node_id, asked.request.message_object_id).confirmed = True
+        return _said(ConfirmMessageReceivedResponse())
 
-    def _push_messages(
-        self, request: Annotated[PushMessagesRequest, PROTOBUF_REQUEST_DEPENDENCY]
-    ) -> PushMessagesResponse:
+    def _push_messages(self, asked: Asked) -> Sequence[Piece]:
+        request = asked.request
         if len(request.messages_list) != 1 or len(request.message_object_trees) != 1:
             raise Refused(400, "one reply at a time")
         about, tree = request.messages_list[0].metadata, request.message_object_trees[0]
         task = about.reply_to_message_id
-        self._task_of(request.node.node_id, task)
+        with self._lock:
+            self._task_of(request.node.node_id, task)
         upload = self._inbox.begin(task, tree.object_id, (t.object_id for t in iterate_object_tree(tree)))
         session = f"{task}.{upload.session}"
-        return PushMessagesResponse(results={tree.object_id: 0}, objects_to_push=upload.missing, session_id=session)
+        missing = upload.missing
+        return _said(PushMessagesResponse(results={tree.object_id: 0}, objects_to_push=missing, session_id=session))
 
-    def _push_object(
-        self,
-        request: Annotated[PushObjectRequest, PROTOBUF_REQUEST_DEPENDENCY],
-        content: Annotated[list[bytes], Depends(_content)],
-    ) -> PushObjectResponse:
-        task, _, session = request.session_id.partition(".")
-        self._task_of(request.node.node_id, task)
-        self._inbox.put(task, session, request.object_id, content.pop())
-        return PushObjectResponse(stored=True)
+    def _push_object(self, asked: Asked) -> Sequence[Piece]:
+        task, _, session = asked.request.session_id.partition(".")
+        with self._lock:
+            self._task_of(asked.request.node.node_id, task)
+        self._inbox.put(task, session, asked.request.object_id, asked.content)
+        return _said(PushObjectResponse(stored=True))
 
 
-def split(body: bytes) -> tuple[bytes, bytes]:
-    """A request that pushes an object, without the object, and the object; raises Refused when it is none."""
-    try:
-        request = PushObjectRequest.FromString(body)
-    except DecodeError:
-        raise Refused(400, "the body is not protobuf") from None
-    content: bytes = request.object_content
-    request.ClearField("object_content")
-    return request.SerializeToString(), content
+def _said(response: Any) -> Sequence[Piece]:
+    return [response.SerializeToString()]
 
 
-def _answering(handler: Callable[..., object]) -> Callable[..., object]:
-    """A handler whose refusals become HTTP answers."""
-
-    @wraps(handler)
-    def answer(*args: object, **kwargs: object) -> object:
-        try:
-            return handler(*args, **kwargs)
-        except Refused as refusal:
-            raise HTTPException(refusal.status, str(refusal) if refusal.status < 500 else "not now") from None
-
-    return answer
+def object_answer(content: bytes | None) -> Sequence[Piece]:
+    """The answer that holds an object of a task, which is not copied for it."""
+    if not content:
+        return _said(PullObjectResponse(object_found=content is not None, object_available=False))
+    found = PullObjectResponse(object_found=True, object_available=True).SerializeToString()
+    return [found + field_front(PullObjectResponse.OBJECT_CONTENT_FIELD_NUMBER, len(content)), memoryview(content)]
 
 
 def _in_reply_to(instruction: Message, sent: Message, site: str) -> Message:
@@ -357,17 +305,3 @@ def _in_reply_to(instruction: Message, sent: Message, site: str) -> Message:
     if about is not None and about.get("site", site) != site:
         raise WireError("the site answers under another name than the one that it is enrolled by")
     return Message(sent.content, reply_to=instruction)
-
-
-def _flower_app() -> FastAPI:
-    return create_app(
-        SuperLinkLifespanConfig(
-            control_address="", health_server_address=None, host="", port=0, insecure=False, certificates=None,
-            superexec_auth_secret=os.urandom(32), authn_plugin=load_control_authn_plugin(), event_log_plugin=None,
-            fleet_event_log_plugin=None, enable_event_log=False, artifact_provider=None, enable_supernode_auth=True,
-            fleet_api_type="grpc-rere", fleet_api_address=None, simulation=False, ssl_ca_certfile=None,
-            ssl_certfile=None, ssl_keyfile=None, database=FLWR_IN_MEMORY_DB_NAME, isolation=ISOLATION_MODE_PROCESS,
-            runtime_dependency_install=False,
-        ),
-        _NoServers,
-    )  # fmt: skip

@@ -37,6 +37,7 @@ class Limits:
         rate: Requests per second of one site, on average; twice as many at once.
         pending: Requests of one site that are being answered.
         large: Large objects, in or out, that are worked on at the same time.
+        places: Large bodies that wait in memory until they are whole; further ones wait on disk.
         object: Bytes of a pushed object with what surrounds it; Flower cuts tensors into 5 MiB.
         small: Bytes of any other body.
     """
@@ -52,6 +53,7 @@ class Limits:
     rate: float = 100
     pending: int = 8
     large: int = 8
+    places: int = 4
     object: int = 6 * 1024 * 1024
     small: int = 256 * 1024
 
@@ -92,7 +94,7 @@ class Server(uvicorn.Server):
     def __init__(self, app: Any, context: ssl.SSLContext, limits: Limits, refusals: Refusals) -> None:
         super().__init__(
             uvicorn.Config(
-                app, http=H11Protocol, ws="none", loop="asyncio", lifespan="on", log_config=None, access_log=False,
+                app, http=H11Protocol, ws="none", loop="asyncio", lifespan="off", log_config=None, access_log=False,
                 proxy_headers=False, server_header=False, h11_max_incomplete_event_size=limits.headers,
                 timeout_keep_alive=int(2 * limits.idle) + 1, timeout_graceful_shutdown=3,
             )

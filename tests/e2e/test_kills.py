@@ -27,7 +27,7 @@ POINTS: dict[str, dict[str, tuple[str, Trouble]]] = {
         "before the members are noted": (SERVER, Trouble("server.deployed:write_whole")),
         "while the first weights are written": (SERVER, Trouble("server.checkpoint:save_file", 1, "torn")),
         "before a manifest is noted": (SERVER, Trouble("server.manifests:write_whole", 2)),
-        "during download": (SERVER, Trouble("server.link:fleet_handlers.pull_object", 12)),
+        "during download": (SERVER, Trouble("server.link:object_answer", 12)),
         "during training": (TRAINER, Trouble(STEP, 5, whom=SERVER)),
         "during upload": (SERVER, Trouble("server.inbox:Inbox.put", 14)),
         "after upload": (SERVER, Trouble("server.link:assemble", 3)),

@@ -13,46 +13,39 @@ import uvicorn
 from flwr import app
 from flwr.app.message import remove_content_from_message
 from flwr.common import constant
-from flwr.proto import fleet_pb2, message_pb2
+from flwr.proto import fleet_pb2, heartbeat_pb2, message_pb2
 from flwr.server.superlink.linkstate import InMemoryLinkState
 from flwr.supercore import constant as core
 from flwr.supercore.inflatable import inflatable_object as inflatable
 from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
-from flwr.supercore.protobuf import routing, translation
 from flwr.superlink import config_loader
-from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
 from flwr.superlink.federation import NoOpFederationManager
-from flwr.superlink.main import create_app
+from flwr.superlink.routers.fleet import node_auth
 from flwr.superlink.servicer.fleet import fleet_handlers
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 PLACES: dict[str, Any] = {
     "LinkState": InMemoryLinkState,
     "ObjectStore": InMemoryObjectStore,
-    "SuperLinkLifespan": SuperLinkLifespan,
-    "SuperLinkLifespanConfig": config_loader.SuperLinkLifespanConfig,
     "H11Protocol": H11Protocol,
     "fleet_handlers": fleet_handlers,
     "inflatable": inflatable,
     "uvicorn": uvicorn,
     "config_loader": config_loader,
-    "routing": routing,
-    "translation": translation,
+    "node_auth": node_auth,
     "app": app,
-    "create_app": create_app,
     "remove_content_from_message": remove_content_from_message,
 }
 
 # Parameters with their defaults; annotations are spelt differently from one Python to the next.
 SIGNATURES = {
-    "create_app": "(config=None, superlink_lifespan_class=None)",
-    "config_loader.load_control_authn_plugin": "()",
-    "SuperLinkLifespan": "(config, state_factory)",
-    "SuperLinkLifespan.startup": "(self)",
-    "SuperLinkLifespan.shutdown": "(self)",
+    "config_loader.get_federation_manager": "(is_simulation=False)",
+    "config_loader.get_objectstore_linkstate_factories": "(database, federation_manager)",
+    "node_auth.authenticate_node": "(request)",
     "fleet_handlers.activate_node": "(request, state)",
     "fleet_handlers.pull_messages": "(request, state, store)",
-    "fleet_handlers.pull_object": "(request, state)",
+    "fleet_handlers.deactivate_node": "(request, state)",
+    "fleet_handlers.send_node_heartbeat": "(request, state)",
     "LinkState.create_run": (
         "(self, fab_id, fab_version, fab_hash, override_config, federation_id, federation_config, "
         "flwr_aid, primary_task_type, series_id=None, series_description=None, connector_ids=(), "
@@ -75,7 +68,9 @@ SIGNATURES = {
     "LinkState.start_session": "(self, run_id)",
     "LinkState.store_message_and_object_tree": "(self, message, object_tree, session_id)",
     "LinkState.store_object": "(self, run_id, session_id, object_id, object_content)",
+    "LinkState.get_object": "(self, run_id, object_id)",
     "LinkState.delete_messages": "(self, message_ins_ids)",
+    "ObjectStore": "(verify=True)",
     "ObjectStore.delete": "(self, object_id)",
     "inflatable.get_all_nested_objects": "(obj)",
     "inflatable.get_object_tree": "(obj)",
@@ -101,7 +96,6 @@ SIGNATURES = {
 
 # Constants, and fields of messages on the wire.
 VALUES = {
-    "ISOLATION_MODE_PROCESS": (constant.ISOLATION_MODE_PROCESS, "process"),
     "NOOP_ACCOUNT_NAME": (constant.NOOP_ACCOUNT_NAME, "none"),
     "NOOP_FLWR_AID": (constant.NOOP_FLWR_AID, "<id:none>"),
     "SUPERLINK_NODE_ID": (constant.SUPERLINK_NODE_ID, 1),
@@ -114,12 +108,15 @@ VALUES = {
 }
 FIELDS = {
     fleet_pb2.ActivateNodeRequest: "public_key heartbeat_interval",
+    fleet_pb2.DeactivateNodeRequest: "node_id",
+    heartbeat_pb2.SendNodeHeartbeatRequest: "node heartbeat_interval",
     fleet_pb2.PullMessagesRequest: "node message_ids",
     fleet_pb2.PushMessagesRequest: "node messages_list message_object_trees clientapp_runtime_list",
     fleet_pb2.PushMessagesResponse: "reconnect results objects_to_push session_id",
     message_pb2.PushObjectRequest: "node run_id object_id object_content session_id",
     message_pb2.PushObjectResponse: "stored",
     message_pb2.PullObjectRequest: "node run_id object_id",
+    message_pb2.PullObjectResponse: "object_found object_available object_content",
     message_pb2.ConfirmMessageReceivedRequest: "node run_id message_object_id",
 }
 # Attributes that Flower makes in __init__, and of what type.
@@ -156,7 +153,7 @@ def test_nothing_that_the_link_leans_on_has_moved() -> None:
 
 
 def test_every_private_name_in_the_link_is_pinned_above() -> None:
-    link = (Path(__file__).parents[2] / "server" / "link.py").read_text()
+    link = "".join((Path(__file__).parents[2] / "server" / name).read_text() for name in ("link.py", "fleet_api.py"))
     used = {f"LinkState.{n}" for n in re.findall(r"_state\.(\w+)\(", link)}
     used |= {f"fleet_handlers.{n}" for n in re.findall(r"fleet_handlers\.(\w+)\(", link)}
     used |= {f"inflatable.{n}" for n in ("get_all_nested_objects", "get_object_tree", "iterate_object_tree",
