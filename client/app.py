@@ -73,7 +73,7 @@ class Workplace:
         flat = gate_in(schema, message, limits)
         if key != self._study:
             self._net = channels_last(build_net(study).to(self.device))
-            self._loss = build_loss(study).to(self.device)
+            self._loss = build_loss(study, self._net).to(self.device)
             self._study = key
         schema.load(flat, self._net)
         return self._net, self._loss

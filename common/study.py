@@ -184,6 +184,7 @@ class Training(Section):
         clip: Largest L2 norm of the gradient; none switches clipping off.
         precision: `auto` is mixed precision on CUDA and fp32 elsewhere; `bf16` is mixed on any device.
         foreground: Share of the patches that are centred on a labelled voxel.
+        head_weights: Weights of the outputs of a deeply supervised net, finest first; none: those of its paper.
     """
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -200,6 +201,7 @@ class Training(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     augment: Literal["default", "none"] = "default"
     foreground: float = Field(0.34, ge=0, le=1)
+    head_weights: tuple[Annotated[float, Field(ge=0, le=1000)], ...] | None = Field(None, min_length=1, max_length=16)
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

@@ -50,7 +50,7 @@ def fits(document: Document, study: Study) -> None:
     except StudyError as error:
         raise within(("plan", "patch"), error) from None
     try:
-        build_loss(study)
+        build_loss(study, net)
         activation_memory(study)
     except (ValueError, StudyError, RuntimeError) as error:
         raise within(("loss",), error) from None

@@ -11,8 +11,11 @@ from common.names import LOSSES
 from common.study import Study
 
 
-def build_loss(study: Study) -> nn.Module:
+def build_loss(study: Study, net: nn.Module) -> nn.Module:
     """The study's loss; also accepts the list of logits of a deeply supervised net.
+
+    The outputs of such a net weigh what the study says, else what the net's paper says (`net.head_weights`), else as in
+    nnU-Net.
 
     Raises:
         StudyError: The loss has class weights, but not one for each class.
@@ -25,4 +28,5 @@ def build_loss(study: Study) -> nn.Module:
             f"loss.class_weights has {len(weights)} numbers, but there are {study.classes} classes: the background "
             f"and {', '.join(study.data.labels)}"
         )
-    return DeepSupervision(LOSSES.get(study.loss.name)(**study.loss.options))
+    heads = study.training.head_weights or getattr(net, "head_weights", None)
+    return DeepSupervision(LOSSES.get(study.loss.name)(**study.loss.options), heads)

@@ -4,7 +4,8 @@ A net is a callable `(dimensions, channels, classes, *, options...) -> nn.Module
 `(B, C, *S)` to logits `(B, K, *S)`, K = labels + background. In training mode a deeply supervised net returns
 a list of logits, the full resolution first, each further one on its own coarser grid. Its attribute `divisor`
 says of what each side of the input must be a multiple; the sides together must be larger than it, so that the
-lowest level has more than one voxel to normalise over. To add one: write a file here and add a line to
+lowest level has more than one voxel to normalise over. A net whose paper weighs its outputs gives the weights
+as `head_weights`. To add one: write a file here, with its card (`common/cards.py`), and add a line to
 `common/names.py`.
 """
 

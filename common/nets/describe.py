@@ -53,7 +53,8 @@ def activation_memory(study: "Study") -> int:
     space and the caching of the allocator come on top; mixed precision needs about half.
     """
     with torch.device("meta"):
-        net, loss = build_net(study).train(), build_loss(study)
+        net = build_net(study).train()
+        loss = build_loss(study, net)
         batch, patch = study.training.batch, study.plan.patch
         image = torch.empty(batch, len(study.data.channels), *patch)
         target = torch.empty(batch, *patch, dtype=torch.int64)

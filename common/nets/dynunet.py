@@ -12,6 +12,7 @@ from monai.networks.nets.dynunet import DynUNet
 from pydantic import Field
 from torch import nn
 
+from common.cards import NetCard, described
 from common.errors import StudyError
 from common.nets.shapes import check_input
 
@@ -73,6 +74,16 @@ class SupervisedDynUNet(DynUNet):  # type: ignore[misc,unused-ignore]
         return [logits, *(head(f) for head, f in zip(self.deep_supervision_heads, coarser, strict=False))]
 
 
+@described(
+    NetCard(
+        title="DynUNet (nnU-Net's plain U-Net)",
+        source="Isensee et al. 2021, Nature Methods, doi:10.1038/s41592-020-01008-z",
+        suited="The default: strong on nearly every organ and modality.",
+        federation="No buffers unless `norm: batch`; the heads of deep supervision are part of the update.",
+        receptive_field=None,
+        small={"size": "small"},
+    )
+)
 def dynunet(
     dimensions: int,
     channels: int,

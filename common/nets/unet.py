@@ -8,7 +8,6 @@ Sources: Ronneberger et al. 2015, Çiçek et al. 2016. The flavours differ in th
                   the up-convolution keeps the channels and has no bias
 """
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Literal
@@ -18,16 +17,21 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
+from common.cards import NetCard, described
+from common.nets.layers import CONV, POOL, UP, Norm, crop, he_normal, make_norm, mirror
 from common.nets.shapes import check_input
 
-Norm = Literal["instance", "batch", "group", "none"]
-_CONV = {2: nn.Conv2d, 3: nn.Conv3d}
-_UP = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-_POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
-_INSTANCE = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
-_BATCH = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
-
+@described(
+    NetCard(
+        title="U-Net and 3D U-Net",
+        source="Ronneberger et al. 2015, MICCAI, arXiv 1505.04597; Çiçek et al. 2016, MICCAI, arXiv 1606.06650",
+        suited="The reference for every other net; few images, sharp borders.",
+        federation="With `norm: batch` its running statistics cross as rounds.buffers says; the others have none.",
+        receptive_field=188,
+        small={"width": 8, "levels": 3},
+    )
+)
 class UNet(nn.Module):
     """U-Net of 3-wide convolutions with ReLU, max-pooling by 2 and concatenated skips.
 
@@ -65,14 +69,14 @@ class UNet(nn.Module):
         inputs = [channels, *widths[:-1]]
         self.down = nn.ModuleList(block(i, w if classic else w // 2, w) for i, w in zip(inputs, widths, strict=True))
         self.up = nn.ModuleList(
-            UpBlock(_UP[dimensions](2 * w, w if classic else 2 * w, 2, 2, bias=classic), block, skip=w, width=w)
+            UpBlock(UP[dimensions](2 * w, w if classic else 2 * w, 2, 2, bias=classic), block, skip=w, width=w)
             for w in reversed(widths[:-1])
         )
-        self.pool = _POOL[dimensions](2)
-        self.head = _CONV[dimensions](width, classes, 1)
+        self.pool = POOL[dimensions](2)
+        self.head = CONV[dimensions](width, classes, 1)
         self.levels, self.padding, self.norm = levels, padding, norm
         self.divisor = ((2 ** (levels - 1)) if padding == "same" else 1,) * dimensions
-        self.apply(_initialise)
+        self.apply(he_normal)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits `(B, K, *S)`; ValueError if the lowest level would have no voxel, or one to normalise."""
@@ -84,7 +88,7 @@ class UNet(nn.Module):
         for axis, (n, (before, _)) in enumerate(zip(size, outer, strict=True), start=2):
             x = mirror(x, axis, (before - n) // 2, before - n - (before - n) // 2)
         logits = self.unpadded(x)
-        return _crop(logits, size)
+        return crop(logits, size)
 
     def unpadded(self, x: torch.Tensor) -> torch.Tensor:
         """The bare net: with `valid` the output is smaller than the input (572 gives 388 at 5 levels)."""
@@ -128,48 +132,16 @@ class UpBlock(nn.Module):
         missing = [n - m for n, m in zip(skip.shape[2:], x.shape[2:], strict=True)]
         if any(missing) and max(missing) <= 1:
             x = F.pad(x, [p for n in reversed(missing) for p in (0, n)], mode="replicate")
-        features: torch.Tensor = self.block(torch.cat((_crop(skip, x.shape[2:]), x), dim=1))
+        features: torch.Tensor = self.block(torch.cat((crop(skip, x.shape[2:]), x), dim=1))
         return features
-
-
-def mirror(x: torch.Tensor, axis: int, before: int, after: int) -> torch.Tensor:
-    """`x` continued along `axis` by reflection at its first and last voxel, as often as needed."""
-    n = x.shape[axis]
-    period = max(1, 2 * (n - 1))
-    index = torch.arange(-before, n + after, device=x.device) % period
-    return x.index_select(axis, torch.minimum(index, period - index) if n > 1 else index)
-
-
-def _crop(x: torch.Tensor, size: torch.Size) -> torch.Tensor:
-    """The centre of `x` in the given spatial size."""
-    for axis, n in enumerate(size, start=2):
-        x = x.narrow(axis, (x.shape[axis] - n) // 2, n)
-    return x
 
 
 def _double(dimensions: int, before: int, middle: int, after: int, *, norm: Norm, pad: bool) -> nn.Sequential:
     layers: list[nn.Module] = []
     for i, o in ((before, middle), (middle, after)):
         layers += [
-            _CONV[dimensions](i, o, 3, padding=int(pad)),
-            _norm(norm, dimensions, o),
+            CONV[dimensions](i, o, 3, padding=int(pad)),
+            make_norm(norm, dimensions, o),
             nn.ReLU(inplace=True),
         ]
     return nn.Sequential(*layers)
-
-
-def _norm(norm: Norm, dimensions: int, channels: int) -> nn.Module:
-    if norm == "instance":
-        return _INSTANCE[dimensions](channels, affine=True)
-    if norm == "batch":
-        return _BATCH[dimensions](channels)
-    # Eight groups, or fewer where the channels cannot be dealt out to eight.
-    return nn.GroupNorm(math.gcd(8, channels), channels) if norm == "group" else nn.Identity()
-
-
-def _initialise(module: nn.Module) -> None:
-    """He et al. 2015, as the paper of 2015 asks; biases 0."""
-    if isinstance(module, (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
-        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -85,7 +85,8 @@ def on_ray(study: Study, field: Field, folder: Path) -> None:
 def bare(study: Study, sites: list[OpenSite]) -> None:
     """B: the same number of steps on the same batches."""
     count = (study.training.steps or 1) * study.rounds.number
-    net, loss = channels_last(build_net(study)), build_loss(study)
+    net = channels_last(build_net(study))
+    loss = build_loss(study, net)
     for site in sites[:-1]:
         optimizer = make_optimizer(net, study.training)
         batches = site.batches(study).prefetch(0, count)

@@ -132,7 +132,7 @@ def test_the_studys_loss_takes_the_nets_outputs():
     )  # fmt: skip
     logits, target = sample()
     expected = DiceLoss()(logits, target) + 0.5 * CELoss(class_weights=(1, 2, 2))(logits, target)
-    torch.testing.assert_close(build_loss(study)(logits, target), expected)
+    torch.testing.assert_close(build_loss(study, torch.nn.Identity())(logits, target), expected)
 
 
 def test_the_studys_class_weights_are_counted_before_training():
@@ -143,7 +143,7 @@ def test_the_studys_class_weights_are_counted_before_training():
         }
     )  # fmt: skip
     with pytest.raises(StudyError, match=r"2 numbers.*3 classes.*a, b"):
-        build_loss(study)
+        build_loss(study, torch.nn.Identity())
 
 
 def test_a_negative_weight_is_an_error_that_names_the_key(tmp_path):

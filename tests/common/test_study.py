@@ -32,7 +32,7 @@ def test_the_canonical_form_of_a_study_never_changes_unnoticed() -> None:
         '"plan":{"intensity":{"method":"zscore","nonzero":false},"patch":[32,32,32],"size":null,"spacing":null},'
         '"rounds":{"buffers":"aggregate","deadline":null,"number":20,"quorum":0.5,"weights":"cases"},"seed":1,'
         '"strategy":{"name":"fedavg"},"training":{"augment":"default","batch":2,"clip":12.0,"epochs":null,'
-        '"foreground":0.34,"momentum":0.99,"optimizer":"adamw","optimizer_state":"keep","precision":"auto",'
+        '"foreground":0.34,"head_weights":null,"momentum":0.99,"optimizer":"adamw","optimizer_state":"keep","precision":"auto",'
         '"rate":0.001,"schedule":"poly","steps":10,"warmup":0,"weight_decay":0.01}}'
     )
     study = Study.model_validate(MINIMAL)

@@ -48,7 +48,8 @@ def test_one_site_equals_local_training(toy, toy_study, norm: str, optimizer: st
     net = channels_last(build_net(study))
     stream = derive(study.seed, "batches", *sorted(c.key for c in cases))
     batches = (Batches(cases, study, stream).at(step) for step in range(9))
-    train(net, build_loss(study), make_optimizer(net, study.training), batches, study.training, Span(0, 9, 9), Terms())
+    loss = build_loss(study, net)
+    train(net, loss, make_optimizer(net, study.training), batches, study.training, Span(0, 9, 9), Terms())
     assert same(final(run), Schema.of(study).pack(net.state_dict()))
 
 

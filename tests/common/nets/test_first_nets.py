@@ -13,8 +13,9 @@ from common.losses.deep_supervision import DeepSupervision
 from common.names import NETS
 from common.nets import build_net, check_patch, divisor
 from common.nets.dynunet import dynunet
+from common.nets.layers import mirror
 from common.nets.segresnet import segresnet
-from common.nets.unet import UNet, UpBlock, mirror
+from common.nets.unet import UNet, UpBlock
 from common.study import Study, load_study
 
 SMALL = {
