@@ -54,8 +54,8 @@ def init(
     ] = False,
 ) -> None:
     """Make the coordinator's keys and certificates."""
-    from server.identity import create
-    from server.passphrase import new_passphrase
+    from server.enrolment.identity import create
+    from server.enrolment.passphrase import new_passphrase
 
     made = create(home, [*host, *(ip or [])], port, new_passphrase(passphrase_file, allow_weak_passphrase))
     typer.echo(f"{home}: the coordinator {host[0]} is made")
@@ -89,7 +89,7 @@ def start(
     log: Annotated[LogForm, typer.Option(help="Form of the log.", envvar="FEDSCAN_LOG")] = LogForm.TEXT,
 ) -> None:  # fmt: skip
     """Start the server; a run that was under way goes on."""
-    from server.start import ServerOptions, launch, serve
+    from server.service.start import ServerOptions, launch, serve
 
     options = ServerOptions(home, listen, port, health_http, health_grpc)
     if foreground:
@@ -106,7 +106,7 @@ def start(
 @app.command()
 def stop(home: Home = DEFAULT_HOME) -> None:
     """End the server; the open run goes on with the next start."""
-    from server.start import stop as end
+    from server.service.start import stop as end
 
     end(home)
     typer.echo(f"the server of {home} has ended")
@@ -119,8 +119,8 @@ def status(
     """Show sites, runs, refusals and the state of the server."""
     from rich.console import Console
 
-    from server.control import ControlClient
-    from server.terminal import print_status
+    from server.service.control import ControlClient
+    from server.service.terminal import print_status
 
     with ControlClient(home) as client:
         found = client.status()
@@ -135,7 +135,7 @@ def status(
 @app.command()
 def fingerprint(home: Home = DEFAULT_HOME) -> None:
     """Show the fingerprint that hospitals compare by telephone."""
-    from server.identity import Coordinator
+    from server.enrolment.identity import Coordinator
 
     typer.echo(Coordinator(home).fingerprint())
 
@@ -150,8 +150,8 @@ def renew(
     passphrase_file: PassphraseFile = None,
 ) -> None:
     """Issue a new certificate for the server."""
-    from server.identity import Coordinator
-    from server.passphrase import known_passphrase
+    from server.enrolment.identity import Coordinator
+    from server.enrolment.passphrase import known_passphrase
 
     coordinator = Coordinator(home)
     unlocked = coordinator.unlock(known_passphrase(passphrase_file), keys)
@@ -164,8 +164,8 @@ def backup(
     file: Annotated[Path, typer.Argument(help="The file to write.", show_default=False)], home: Home = DEFAULT_HOME
 ) -> None:
     """Write keys, certificates and enrolled sites to one file, to be kept like a key."""
-    from server.backup import back_up
-    from server.identity import Coordinator
+    from server.enrolment.backup import back_up
+    from server.enrolment.identity import Coordinator
 
     names = back_up(Coordinator(home), file)
     typer.echo(f"{file} written. The online keys in it are not encrypted: keep it as you keep keys.")
@@ -179,7 +179,7 @@ def restore(
     home: Home = DEFAULT_HOME,
 ) -> None:
     """Put a backup into a new home."""
-    from server.backup import restore as put_back
+    from server.enrolment.backup import restore as put_back
 
     typer.echo(f"{home}: the coordinator {put_back(file, home).card.hosts[0]} is back")
 
@@ -197,7 +197,7 @@ def add(
     passphrase_file: PassphraseFile = None,
 ) -> None:
     """Enrol a site from its request; answers with a join file."""
-    from server.desk import Desk
+    from server.enrolment.desk import Desk
 
     Desk(home, keys, passphrase_file).add(request, name, yes, out)
 
@@ -207,7 +207,7 @@ def list_sites(
     home: Home = DEFAULT_HOME, as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False
 ) -> None:
     """Show the enrolled sites."""
-    from server.desk import show_sites
+    from server.enrolment.desk import show_sites
 
     show_sites(home, as_json)
 
@@ -225,7 +225,7 @@ def renew_site(
     passphrase_file: PassphraseFile = None,
 ) -> None:
     """Issue a new certificate for a site; the old one stays good while the site changes over."""
-    from server.desk import Desk
+    from server.enrolment.desk import Desk
 
     Desk(home, keys, passphrase_file).renew(name, request, yes, out)
 
@@ -237,6 +237,6 @@ def revoke(
     home: Home = DEFAULT_HOME,
 ) -> None:
     """Shut a site out, at once."""
-    from server.desk import revoke_site
+    from server.enrolment.desk import revoke_site
 
     revoke_site(home, name, yes)

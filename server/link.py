@@ -3,7 +3,7 @@
 Flower's state keeps the nodes and the messages. What its handlers do not do, ours do before they are asked: a message
 is handed out until the site confirms it (Flower does so once, whatever gets lost), a site gets no object but those of
 its own tasks, and replies are taken on disk, each within its task's allowance. Flower's private names on the
-coordinator's side are here and in server/fleet_api.py.
+coordinator's side are here and in server/port/fleet_api.py.
 """
 
 import common.quiet  # noqa: F401
@@ -33,12 +33,12 @@ from flwr.superlink.servicer.fleet import fleet_handlers
 
 from common import wire
 from common.errors import FedscanError, WireError
-from server.assembly import assemble
-from server.fleet_api import Asked, FleetApi, Handler, Piece
-from server.gate import Enrolled, SiteRecord, key_on_the_wire
-from server.inbox import Allowance, Inbox, Refused
-from server.pushed import field_front
-from server.refusals import Refusals
+from server.port.assembly import assemble
+from server.port.fleet_api import Asked, FleetApi, Handler, Piece
+from server.port.gate import Enrolled, SiteRecord, key_on_the_wire
+from server.port.inbox import Allowance, Inbox, Refused
+from server.port.pushed import field_front
+from server.port.refusals import Refusals
 
 HEARTBEAT = 10.0  # seconds, Flower's shortest: a dead process holds its node for two of them
 

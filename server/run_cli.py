@@ -31,7 +31,7 @@ def start(
     home: Home = DEFAULT_HOME,
 ) -> None:  # fmt: skip
     """Put a run into the server's queue."""
-    from server.run_desk import start as run
+    from server.service.run_desk import start as run
 
     names = tuple(name for name in (n.strip() for n in (sites or "").split(",")) if name)
     raise typer.Exit(run(study, names or None, watch, home))
@@ -40,7 +40,7 @@ def start(
 @app.command("list")
 def list_runs(home: Home = DEFAULT_HOME, as_json: AsJson = False) -> None:
     """Show all runs in the order of the queue."""
-    from server.run_desk import list_runs as run
+    from server.service.run_desk import list_runs as run
 
     run(as_json, home)
 
@@ -48,7 +48,7 @@ def list_runs(home: Home = DEFAULT_HOME, as_json: AsJson = False) -> None:
 @app.command()
 def watch(run: MaybeRun = None, home: Home = DEFAULT_HOME, as_json: AsJson = False) -> None:
     """Show how a run goes on, from its beginning until it has ended."""
-    from server.run_desk import watch as show
+    from server.service.run_desk import watch as show
 
     raise typer.Exit(show(run, home, as_json))
 
@@ -56,7 +56,7 @@ def watch(run: MaybeRun = None, home: Home = DEFAULT_HOME, as_json: AsJson = Fal
 @app.command()
 def abort(run: RunName, home: Home = DEFAULT_HOME) -> None:
     """End a run that waits or goes on; `resume` takes it up again."""
-    from server.control import ControlClient
+    from server.service.control import ControlClient
 
     with ControlClient(home) as client:
         client.abort(run)
@@ -67,7 +67,7 @@ def abort(run: RunName, home: Home = DEFAULT_HOME) -> None:
 @app.command()
 def resume(run: RunName, home: Home = DEFAULT_HOME) -> None:
     """Put a run that failed or was aborted back into the queue; it goes on where it stopped."""
-    from server.control import ControlClient
+    from server.service.control import ControlClient
 
     with ControlClient(home) as client:
         client.resume(run)
@@ -84,6 +84,6 @@ def report(
     home: Home = DEFAULT_HOME,
 ) -> None:  # fmt: skip
     """Write the report of a run (HTML, CSV, JSON) and its best model."""
-    from server.run_desk import report as write
+    from server.service.run_desk import report as write
 
     write(run, out, home)

@@ -19,8 +19,8 @@ from common.manifests import (
 from common.signing import read_signed
 from common.wire import Flat, Schema
 from server.channel import Ask, Received
+from server.enrolment.site_file import Enrolled
 from server.manifests import Manifests
-from server.sites import Enrolled
 
 TTL = 30 * 24 * 3600.0  # seconds; Flower forgets a message then. The rounds have their own deadlines
 

@@ -29,6 +29,6 @@ def sign(
 
     Needs the offline keys, so it can be done on a machine without network; nothing of the server needs them later.
     """
-    from server.signing_desk import sign_file
+    from server.enrolment.signing_desk import sign_file
 
     sign_file(study, run, days, out or study.with_suffix(".signed.json"), home, keys, passphrase_file)

@@ -22,7 +22,7 @@ from client.joining import Answer, install, read_answer
 from common.enrolment import JoinFile, read_request
 from common.errors import IdentityError
 from common.signing import key_text
-from server.authority import SITE_LIFE, Authority
+from server.enrolment.authority import SITE_LIFE, Authority
 
 AUTHORITY, OTHER = Authority.new("fed.example.org"), Authority.new("other.example.org")
 SIGNING, OTHER_SIGNING = (Ed25519PrivateKey.from_private_bytes(bytes([n] * 32)) for n in (1, 2))

@@ -24,9 +24,9 @@ from common.enrolment import request_fingerprint
 from common.errors import StudyError
 from common.manifests import ReplyHeader
 from common.study import Study
-from server.coordinator import LinkConfig, ServerLink
-from server.identity import Coordinator
-from server.sites import Enrolled
+from server.enrolment.identity import Coordinator
+from server.enrolment.site_file import Enrolled
+from server.service.coordinator import LinkConfig, ServerLink
 
 STUDY = {
     "name": "s", "data": {"labels": ["lesion"]}, "plan": {"spacing": [1, 1, 1], "patch": [16, 16, 16]},

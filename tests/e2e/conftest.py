@@ -38,8 +38,8 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from server.coordinator import LinkConfig, ServerLink
-from server.listener import Limits
+from server.port.listener import Limits
+from server.service.coordinator import LinkConfig, ServerLink
 
 HOST = "127.0.0.1"
 NOW = datetime.now(UTC)

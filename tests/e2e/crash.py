@@ -30,9 +30,10 @@ from typing import Any
 
 NEEDED = (
     "client.app", "client.cli", "client.data.prepare", "client.enrol", "client.link", "client.node", "client.service",
-    "client.trainer", "common.cli", "common.study_check", "common.study_cli", "server.cli", "server.control_service",
-    "server.coordinator", "server.deployed", "server.desk", "server.report.run", "server.run_cli", "server.run_desk",
-    "server.signing_desk", "server.start", "server.study_sign", "server.worker",
+    "client.trainer", "common.cli", "common.study_check", "common.study_cli", "server.cli", "server.enrolment.desk",
+    "server.enrolment.signing_desk", "server.report.run", "server.run_cli", "server.service.control_service",
+    "server.service.coordinator", "server.service.deployed", "server.service.run_desk", "server.service.start",
+    "server.service.worker", "server.study_sign",
 )  # fmt: skip
 
 
@@ -102,7 +103,7 @@ def happen(trouble: Trouble, me: Path, call: Any, args: tuple[Any, ...]) -> None
 
 def break_gateway() -> None:
     """Put 500s before the coordinator's gate."""
-    from server.coordinator import ServerLink
+    from server.service.coordinator import ServerLink
     from tests.e2e.unreliable import lying
 
     made, requests = ServerLink.__init__, itertools.count(1)

@@ -26,10 +26,10 @@ from common.errors import FedscanError
 from common.study import Study, load_study
 from common.wire import Flat, Schema
 from server.checkpoint import Checkpoints, State
-from server.control import ControlClient
+from server.enrolment.identity import Coordinator
 from server.events import read_events
-from server.identity import Coordinator
-from server.queue import read_run
+from server.service.control import ControlClient
+from server.service.queue import read_run
 from tests.e2e.crash import Trouble
 
 ROOT = Path(__file__).parents[2]

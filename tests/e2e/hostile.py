@@ -37,13 +37,13 @@ from common.manifests import (
 )
 from common.study import Study
 from server.checkpoint import Checkpoints
-from server.coordinator import LinkConfig, ServerLink
-from server.deployed import run_study
-from server.enrolment import Enrolment
+from server.enrolment.enrolled import Enrolment
+from server.enrolment.identity import Coordinator, create
+from server.enrolment.site_file import Enrolled
 from server.events import read_events
-from server.identity import Coordinator, create
-from server.listener import Limits
-from server.sites import Enrolled
+from server.port.listener import Limits
+from server.service.coordinator import LinkConfig, ServerLink
+from server.service.deployed import run_study
 
 HOST = "127.0.0.1"
 # What must never stand in a log, an event or a file of the coordinator, though a site may send it.

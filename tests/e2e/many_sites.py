@@ -21,7 +21,7 @@ import numpy as np
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 
 from common import wire
-from server.memory import give_back
+from server.port.memory import give_back
 
 spec = importlib.util.spec_from_file_location("federation", Path(__file__).with_name("conftest.py"))
 assert spec is not None

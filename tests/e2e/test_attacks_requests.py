@@ -26,7 +26,7 @@ from flwr.proto.node_pb2 import Node
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
 from flwr.superlink.main import create_app
 
-from server.gate import ROUTES
+from server.port.gate import ROUTES
 from tests.e2e import hostile
 from tests.e2e.hostile import HOST, PATIENT, Federation, Keys, Notes
 

@@ -23,8 +23,8 @@ from flwr.proto.run_pb2 import GetRunResponse, Run
 
 from client.mailbox import Mailbox
 from common import wire
-from server.coordinator import ServerLink
-from server.gate import ROUTES
+from server.port.gate import ROUTES
+from server.service.coordinator import ServerLink
 from tests.e2e import hostile
 from tests.e2e.hostile import Federation, Notes, Objects
 from tests.e2e.site_home import ToyTrainer, assigned, running, serving

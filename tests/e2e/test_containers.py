@@ -15,8 +15,8 @@ from common.enrolment import request_fingerprint
 from common.study import Study, load_study
 from common.wire import Flat, Schema
 from server.checkpoint import Checkpoints, State
+from server.enrolment.identity import Coordinator
 from server.events import read_events
-from server.identity import Coordinator
 from server.joining import join
 from server.rounds import Run
 from simulations.inline import InlineGrid

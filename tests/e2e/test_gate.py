@@ -19,7 +19,7 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_messa
 from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 
 from common import wire
-from server.gate import ROUTES
+from server.port.gate import ROUTES
 
 HOST = "127.0.0.1"
 # Every route of Flower's app: those with a protobuf body from its own table, and the others by name.

@@ -23,13 +23,13 @@ STEP = "client.training:rate_at"
 POINTS: dict[str, dict[str, tuple[str, Trouble]]] = {
     "server": {
         "before the first question": (SERVER, Trouble("server.manifests:write_whole")),
-        "while sites join": (SERVER, Trouble("server.deployed:member", 2)),
-        "before the members are noted": (SERVER, Trouble("server.deployed:write_whole")),
+        "while sites join": (SERVER, Trouble("server.service.deployed:member", 2)),
+        "before the members are noted": (SERVER, Trouble("server.service.deployed:write_whole")),
         "while the first weights are written": (SERVER, Trouble("server.checkpoint:save_file", 1, "torn")),
         "before a manifest is noted": (SERVER, Trouble("server.manifests:write_whole", 2)),
         "during download": (SERVER, Trouble("server.link:object_answer", 12)),
         "during training": (TRAINER, Trouble(STEP, 5, whom=SERVER)),
-        "during upload": (SERVER, Trouble("server.inbox:Inbox.put", 14)),
+        "during upload": (SERVER, Trouble("server.port.inbox:Inbox.put", 14)),
         "after upload": (SERVER, Trouble("server.link:assemble", 3)),
         "during spool": (SERVER, Trouble("server.spool:save_file", 2, "torn")),
         "after spool": (SERVER, Trouble("server.rounds:Run._trained", 2)),
@@ -42,7 +42,7 @@ POINTS: dict[str, dict[str, tuple[str, Trouble]]] = {
         "between rounds": (SERVER, Trouble("server.spool:Spool.clear", 2)),
         "before the final test": (SERVER, Trouble("server.rounds:Run._final_test")),
         "after the last state": (SERVER, Trouble("server.rounds:read_events")),
-        "before the run is noted as finished": (SERVER, Trouble("server.queue:Queue.mark", 2)),
+        "before the run is noted as finished": (SERVER, Trouble("server.service.queue:Queue.mark", 2)),
     },
     "link": {
         "before download": (LINK, Trouble("client.link:read_layout", 2)),

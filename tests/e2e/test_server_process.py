@@ -41,11 +41,11 @@ from common.errors import StudyError
 from common.manifests import ReplyHeader, arrays_sha256, metrics_sha256, read_assignment, sign_reply
 from common.study import load_study
 from server.checkpoint import Checkpoints
-from server.control import MODE, SERVICE, SOCKET, ControlClient, NoServerError
-from server.enrolment import Enrolment
+from server.enrolment.enrolled import Enrolment
+from server.enrolment.identity import Coordinator, create
 from server.events import read_events
-from server.identity import Coordinator, create
-from server.run_desk import signed_study
+from server.service.control import MODE, SERVICE, SOCKET, ControlClient, NoServerError
+from server.service.run_desk import signed_study
 
 ROOT = Path(__file__).parents[2]
 FEDSCAN = [sys.executable, "-P", "-c", "from common.cli import main; main()"]

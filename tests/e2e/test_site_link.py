@@ -24,7 +24,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from client.mailbox import Mailbox
 from client.site import Network
 from common.errors import FedscanError
-from server.coordinator import LinkConfig, ServerLink
+from server.service.coordinator import LinkConfig, ServerLink
 from tests.e2e.site_home import ToyTrainer, assigned, join_again, make_home, running, serving
 from tests.e2e.unreliable import ConnectProxy, Line, Rule, lying
 

@@ -13,8 +13,8 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
 from common import wire
 from common.errors import WireError
-from server.assembly import SMALL, assemble
-from server.inbox import Allowance, Upload
+from server.port.assembly import SMALL, assemble
+from server.port.inbox import Allowance, Upload
 
 MEGABYTE = 1 << 20
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from server.bodies import Bodies
+from server.port.bodies import Bodies
 
 SIZE = 300_000
 

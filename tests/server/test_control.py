@@ -15,10 +15,10 @@ from rich.console import Console
 from common.errors import FedscanError, IdentityError, SignatureError, StudyError
 from common.records import Record
 from common.rpc import Call, Empty, RpcClient, RpcServer, address
-from server.control import ControlClient, NoServerError, Seen, told, untold
-from server.control_service import Lines
-from server.queue import RunRecord
-from server.watch import Watched, line, screen, show
+from server.service.control import ControlClient, NoServerError, Seen, told, untold
+from server.service.control_service import Lines
+from server.service.queue import RunRecord
+from server.service.watch import Watched, line, screen, show
 
 RECORD = RunRecord(
     name="r-1",

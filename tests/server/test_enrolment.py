@@ -28,10 +28,10 @@ from common.enrolment import (
 )
 from common.errors import IdentityError, StudyError
 from common.signing import Kind, key_id, key_of, key_text, signed_bytes
-from server.authority import Authority
-from server.enrolment import KEY_CHANGE, Enrolment
-from server.identity import Card
-from server.sites import Enrolled
+from server.enrolment.authority import Authority
+from server.enrolment.enrolled import KEY_CHANGE, Enrolment
+from server.enrolment.identity import Card
+from server.enrolment.site_file import Enrolled
 
 AUTHORITY = Authority.new("fed.example.org")
 SIGNING = key_text(Ed25519PrivateKey.generate().public_key())

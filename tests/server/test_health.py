@@ -8,7 +8,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from common.errors import FedscanError
-from server.health import Health
+from server.port.health import Health
 
 STATUS = health_pb2.HealthCheckResponse
 

@@ -15,12 +15,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from common.certificates import CLIENT, SERVER, check_certificate
 from common.enrolment import make_request, read_request
 from common.errors import IdentityError, StudyError
-from server.authority import AUTHORITY_LIFE, SERVER_LIFE, SITE_LIFE, Authority
-from server.backup import back_up, restore
-from server.enrolment import Enrolment
-from server.identity import Coordinator, create
-from server.passphrase import known_passphrase, new_passphrase
-from server.sites import Enrolled
+from server.enrolment.authority import AUTHORITY_LIFE, SERVER_LIFE, SITE_LIFE, Authority
+from server.enrolment.backup import back_up, restore
+from server.enrolment.enrolled import Enrolment
+from server.enrolment.identity import Coordinator, create
+from server.enrolment.passphrase import known_passphrase, new_passphrase
+from server.enrolment.site_file import Enrolled
 
 PASSPHRASE = b"correct horse battery"
 HOSTS = ("fed.example.org", "10.0.0.7", "2001:db8::7")

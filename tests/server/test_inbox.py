@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from server.inbox import Allowance, Inbox, Refused
+from server.port.inbox import Allowance, Inbox, Refused
 
 
 def name(content: bytes) -> str:

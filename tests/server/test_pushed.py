@@ -7,8 +7,8 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.inbox import Refused
-from server.pushed import field_front, take_field
+from server.port.inbox import Refused
+from server.port.pushed import field_front, take_field
 
 CONTENT = PushObjectRequest.OBJECT_CONTENT_FIELD_NUMBER
 

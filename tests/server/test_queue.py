@@ -13,10 +13,10 @@ import pytest
 from common.errors import RoundError, StorageError, StudyError
 from common.manifests import SignedStudy, sign_study
 from common.study import Study
+from server.enrolment.identity import Coordinator, create
 from server.exchange import Stopped
-from server.identity import Coordinator, create
-from server.queue import WHY, Queue, RunRecord, progress
-from server.worker import Worker
+from server.service.queue import WHY, Queue, RunRecord, progress
+from server.service.worker import Worker
 
 STUDY = Study.model_validate(
     {"name": "s", "data": {"labels": ["a"], "dimensions": 2}, "plan": {"patch": [16, 16]}, "training": {"steps": 2},
@@ -250,7 +250,7 @@ def test_a_full_disk_holds_the_queue_and_nothing_else(runs: Runs, monkeypatch: p
         raise StorageError("no space left")
 
     monkeypatch.setattr(Queue, "_put", put)
-    monkeypatch.setattr("server.worker._AGAIN", 0.05)
+    monkeypatch.setattr("server.service.worker._AGAIN", 0.05)
     runs.add("a")
     office = Office(runs, work)
     assert full.wait(10)

@@ -15,8 +15,8 @@ from common import log
 from common.cli import run
 from common.errors import FedscanError, IdentityError
 from common.lock import alone, held
-from server.identity import create
-from server.start import ServerOptions, launch, serve
+from server.enrolment.identity import create
+from server.service.start import ServerOptions, launch, serve
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ import httpx
 import numpy as np
 import uvicorn
 
-from server.listener import server_context
+from server.port.listener import server_context
 from simulations.benchmarks.legs.certificates import Certificates, Pair
 from simulations.benchmarks.legs.measured import Measured, processor_seconds
 from simulations.benchmarks.legs.processes import BenchmarkError, free_port

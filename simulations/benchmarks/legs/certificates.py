@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from common.keys import openssh, pem
-from server.authority import Authority
+from server.enrolment.authority import Authority
 
 
 class Pair(NamedTuple):

@@ -11,8 +11,8 @@ from client.joining import install, read_answer
 from common.enrolment import read_request
 from common.manifests import sign_study
 from common.study import Study
-from server.enrolment import Enrolment
-from server.identity import Coordinator, create
+from server.enrolment.enrolled import Enrolment
+from server.enrolment.identity import Coordinator, create
 from simulations.benchmarks.legs import noop_net
 
 RUN = "benchmark"

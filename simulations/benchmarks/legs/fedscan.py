@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.manifests import read_signed_study
-from server.control import ControlClient, NoServerError
 from server.events import read_events
+from server.service.control import ControlClient, NoServerError
 from simulations.benchmarks.legs import federation, timeline
 from simulations.benchmarks.legs.measured import Measured
 from simulations.benchmarks.legs.processes import ROOT, BenchmarkError, Processes, free_port

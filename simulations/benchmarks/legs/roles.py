@@ -56,7 +56,7 @@ def main() -> None:
 
 def _server(home: Path, recorder: Recorder) -> None:
     from server.checkpoint import Checkpoints
-    from server.start import ServerOptions, serve
+    from server.service.start import ServerOptions, serve
 
     _note(recorder, _SERVER)
     write = Checkpoints.write

@@ -15,7 +15,11 @@ from common.manifests import SignedStudy, verified_order, verified_study
 from common.rpc import Call, Empty, RpcServer
 from common.signing import key_text
 from common.study import Study
-from server.control import (
+from server.enrolment.desk import standing
+from server.enrolment.identity import Coordinator
+from server.enrolment.site_file import Enrolled
+from server.report.run import write_run_report
+from server.service.control import (
     MAX_REFUSALS,
     MODE,
     SERVICE,
@@ -31,13 +35,9 @@ from server.control import (
     Turned,
     told,
 )
-from server.coordinator import ServerLink
-from server.desk import standing
-from server.identity import Coordinator
-from server.queue import ENDED, Queue, RunRecord, progress
-from server.report.run import write_run_report
-from server.sites import Enrolled
-from server.worker import Worker
+from server.service.coordinator import ServerLink
+from server.service.queue import ENDED, Queue, RunRecord, progress
+from server.service.worker import Worker
 
 LOOK = 0.2  # seconds between two looks at the events of a run that is watched
 WATCHERS = 8  # of 16 calls at a time: there is always room for a command

@@ -5,7 +5,7 @@ authority.pem        certificate of the federation's authority
 offline/             authority.pem and signing.pem, encrypted with one passphrase; the running server never reads
                      them, so the folder can lie on a stick in a safe (`--keys FOLDER` names it then)
 online/              round.pem, tls.pem, tls-certificate.pem: what the running server needs, no passphrase
-enrolment/           the sites (server/enrolment.py)
+enrolment/           the sites (server/enrolment/enrolled.py)
 """
 
 import ipaddress
@@ -39,7 +39,7 @@ from common.keys import (
 )
 from common.records import Record, RecordError, Sha256, read_record
 from common.signing import Base64Key, key_id, key_of, key_text
-from server.authority import Authority
+from server.enrolment.authority import Authority
 
 MAX_BYTES = 64 * 1024
 DEFAULT_PORT = 8443

@@ -12,12 +12,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from server.control import Seen
 from server.events import Event, happened
-from server.queue import ENDED, RunRecord
 from server.report.html import duration
 from server.report.sentences import number
-from server.terminal import coloured
+from server.service.control import Seen
+from server.service.queue import ENDED, RunRecord
+from server.service.terminal import coloured
 
 DOING = {"join": "joining", "train": "training", "evaluate": "evaluating"}
 

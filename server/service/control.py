@@ -1,6 +1,6 @@
 """How the operator's commands reach the running server: the service `fedscan.Control` on a Unix socket of its owner.
 
-The records that cross, and the commands' end. The server's end is server/control_service.py.
+The records that cross, and the commands' end. The server's end is server/service/control_service.py.
 """
 
 import json
@@ -18,8 +18,8 @@ from common.manifests import SignedStudy
 from common.records import AnyRecord, Record, RecordError, RunName
 from common.rpc import Empty, RpcClient
 from common.study import Name
-from server.desk import Standing
-from server.queue import Progress, RunRecord
+from server.enrolment.desk import Standing
+from server.service.queue import Progress, RunRecord
 
 SERVICE = "fedscan.Control"
 SOCKET = "control.sock"

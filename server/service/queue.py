@@ -23,7 +23,7 @@ from common.manifests import RunOrder, SignedStudy, read_signed_study, verified_
 from common.records import Record, RecordError, RunName, Sha256, read_record
 from common.signing import MAX_SIGNED_BYTES
 from common.study import Name
-from server.identity import Coordinator
+from server.enrolment.identity import Coordinator
 
 MAX_RECORD_BYTES = 256 * 1024
 WHY = 4000  # characters that are kept of a reason
@@ -77,7 +77,7 @@ class Progress(Record):
 
 
 class Queue:
-    """The runs in one folder; one process at a time owns it (see server/start.py).
+    """The runs in one folder; one process at a time owns it (see server/service/start.py).
 
     Args:
         folder: The coordinator's `runs` folder.

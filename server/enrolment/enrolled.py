@@ -23,9 +23,9 @@ from common.disk import write_whole
 from common.enrolment import Applicant, JoinFile, check_site_name
 from common.errors import IdentityError
 from common.keys import PRIVATE, private_folder
-from server.authority import Authority
-from server.identity import Card
-from server.sites import Credential, SiteFile, read_site
+from server.enrolment.authority import Authority
+from server.enrolment.identity import Card
+from server.enrolment.site_file import Credential, SiteFile, read_site
 
 KEY_CHANGE = timedelta(days=30)
 

@@ -11,11 +11,11 @@ from common.enrolment import MAX_REQUEST_BYTES, Applicant, JoinFile, check_site_
 from common.errors import IdentityError, StudyError
 from common.keys import PUBLIC, read_small, write_new
 from common.signing import same_fingerprint
-from server.authority import Authority
-from server.enrolment import Enrolment
-from server.identity import Coordinator
-from server.passphrase import known_passphrase
-from server.sites import Enrolled, Site
+from server.enrolment.authority import Authority
+from server.enrolment.enrolled import Enrolment
+from server.enrolment.identity import Coordinator
+from server.enrolment.passphrase import known_passphrase
+from server.enrolment.site_file import Enrolled, Site
 
 RENEW_BEFORE = timedelta(days=30)
 

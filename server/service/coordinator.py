@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Self
 
 from common.errors import FedscanError
-from server.gate import Enrolled, Gate
-from server.grid import LinkGrid
-from server.health import Health
 from server.link import Fleet
-from server.listener import Limits, Server, bind, server_context
-from server.refusals import Refusals
+from server.port.gate import Enrolled, Gate
+from server.port.grid import LinkGrid
+from server.port.health import Health
+from server.port.listener import Limits, Server, bind, server_context
+from server.port.refusals import Refusals
 
 _START = 30  # seconds in which the listener must stand
 

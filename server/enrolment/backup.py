@@ -10,8 +10,8 @@ from pathlib import Path
 
 from common.errors import IdentityError
 from common.keys import PRIVATE, private_folder
-from server.identity import Coordinator
-from server.sites import Enrolled
+from server.enrolment.identity import Coordinator
+from server.enrolment.site_file import Enrolled
 
 PARTS = ("coordinator.json", "authority.pem", "offline", "online", "enrolment")
 MAX_BYTES = 256 * 1024 * 1024

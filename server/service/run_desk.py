@@ -14,10 +14,10 @@ from common.keys import read_small
 from common.manifests import SignedStudy, read_signed_study
 from common.signing import MAX_SIGNED_BYTES
 from common.study import study_of
-from server.control import ControlClient, NoServerError
-from server.queue import GOES_ON, RunRecord
-from server.terminal import print_runs
-from server.watch import show
+from server.service.control import ControlClient, NoServerError
+from server.service.queue import GOES_ON, RunRecord
+from server.service.terminal import print_runs
+from server.service.watch import show
 
 
 def start(path: Path, sites: tuple[str, ...] | None, watch_it: bool, home: Path) -> int:

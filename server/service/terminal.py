@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from server.control import RunState, ServerStatus
-from server.desk import RENEW_BEFORE
+from server.enrolment.desk import RENEW_BEFORE
 from server.report.sentences import number
+from server.service.control import RunState, ServerStatus
 
 COLOURS = {"running": "green", "finished": "green", "failed": "red", "aborted": "yellow", "queued": "cyan",
            "enrolled": "green", "renew": "yellow", "expired": "red", "revoked": "red"}  # fmt: skip

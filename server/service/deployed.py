@@ -16,16 +16,16 @@ from common.manifests import SignedStudy, verified_study
 from common.study import Study
 from server.channel import Ask
 from server.checkpoint import State
-from server.coordinator import ServerLink
 from server.deadlines import Deadlines
+from server.enrolment.identity import Coordinator
+from server.enrolment.site_file import Enrolled
 from server.events import Event, Events
 from server.exchange import Stopped, exchange
-from server.identity import Coordinator
 from server.joining import Member, member
 from server.manifests import Manifests
 from server.rounds import Run
 from server.sealed import Sealed
-from server.sites import Enrolled
+from server.service.coordinator import ServerLink
 
 AGAIN = 30.0  # seconds until a site that could not join, or was not there, is asked again
 PATIENCE = 24 * 3600.0  # seconds to wait for all sites: the first answer comes when a site has prepared its scans

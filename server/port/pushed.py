@@ -3,7 +3,7 @@
 Encoding: https://protobuf.dev/programming-guides/encoding/
 """
 
-from server.inbox import Refused
+from server.port.inbox import Refused
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types; groups are of an old form that nobody sends
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from common.errors import FedscanError, StorageError
 from server.exchange import Stopped
-from server.queue import Queue, RunRecord
+from server.service.queue import Queue, RunRecord
 
 log = logging.getLogger("fedscan.runs")
 

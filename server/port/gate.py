@@ -21,10 +21,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from common.disk import not_written
 from common.errors import FedscanError
-from server.bodies import Bodies, Body
-from server.inbox import Refused
-from server.listener import Limits
-from server.refusals import Refusals
+from server.port.bodies import Bodies, Body
+from server.port.inbox import Refused
+from server.port.listener import Limits
+from server.port.refusals import Refusals
 
 Scope = MutableMapping[str, Any]
 Event = MutableMapping[str, Any]

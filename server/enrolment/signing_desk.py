@@ -13,8 +13,8 @@ from common.manifests import sign_study
 from common.records import RunName
 from common.study import SIMULATION_KEYS
 from common.study_check import check_study
-from server.identity import Coordinator
-from server.passphrase import known_passphrase
+from server.enrolment.identity import Coordinator
+from server.enrolment.passphrase import known_passphrase
 
 
 def sign_file(

@@ -11,7 +11,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from google.protobuf.message import DecodeError
 
 from common.errors import WireError
-from server.inbox import Allowance, Upload
+from server.port.inbox import Allowance, Upload
 
 SMALL = 64 * 1024  # bytes of an object that is no chunk of a tensor
 # What each kind of object may hold; the depth of a reply is bounded by it.

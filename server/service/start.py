@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 from common.errors import FedscanError
 from common.lock import alone, held
 from common.log import Form, keep_short, silence_handlers
-from server.control import ControlClient, NoServerError, ServerStatus
-from server.identity import Coordinator
+from server.enrolment.identity import Coordinator
+from server.service.control import ControlClient, NoServerError, ServerStatus
 
 if TYPE_CHECKING:
-    from server.coordinator import ServerLink
-    from server.worker import Worker
+    from server.service.coordinator import ServerLink
+    from server.service.worker import Worker
 
 log = logging.getLogger("fedscan.server")
 
@@ -66,16 +66,16 @@ def serve(options: ServerOptions) -> None:
 
 
 def _serve(options: ServerOptions, coordinator: Coordinator, stop: threading.Event) -> None:
-    from server.memory import give_back
+    from server.port.memory import give_back
 
     give_back()
-    from server.control_service import ControlService, Parts
-    from server.coordinator import LinkConfig, ServerLink
-    from server.deployed import run_study, signed_study
-    from server.queue import Queue, RunRecord
+    from server.enrolment.site_file import Enrolled
     from server.report.run import write_run_report
-    from server.sites import Enrolled
-    from server.worker import Worker
+    from server.service.control_service import ControlService, Parts
+    from server.service.coordinator import LinkConfig, ServerLink
+    from server.service.deployed import run_study, signed_study
+    from server.service.queue import Queue, RunRecord
+    from server.service.worker import Worker
 
     silence_handlers()
     home = options.home

@@ -21,8 +21,8 @@ from flwr.supercore.error.catalog import API_ERROR_MAP
 from flwr.superlink.routers.fleet.node_auth import authenticate_node
 from google.protobuf.message import DecodeError
 
-from server.inbox import Refused
-from server.pushed import take_field
+from server.port.inbox import Refused
+from server.port.pushed import take_field
 
 Header = tuple[bytes, bytes]
 Piece = bytes | memoryview

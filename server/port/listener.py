@@ -18,7 +18,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from common.errors import FedscanError
-from server.refusals import Refusals
+from server.port.refusals import Refusals
 
 
 @dataclass(frozen=True)
