@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from common.errors import StudyError
+
 
 def check_input(
     size: Sequence[int], divisor: Sequence[int], *, multiple: bool = True, more_than_one: bool = True
@@ -19,3 +21,9 @@ def check_input(
         raise ValueError(f"input of {list(size)} voxels: the net needs sides of {wanted} {list(divisor)}")
     if more_than_one and all(n // d == 1 for n, d in zip(size, divisor, strict=True)):
         raise ValueError(f"input of {list(size)} voxels leaves a single voxel at the lowest level: double a side")
+
+
+def need_3d(dimensions: int, net: str) -> None:
+    """Raise StudyError if a net that exists only in 3D is asked for in 2D."""
+    if dimensions != 3:
+        raise StudyError(f"{net} exists only in 3D, but data.dimensions is {dimensions}: choose another net")
