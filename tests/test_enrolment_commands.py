@@ -21,9 +21,9 @@ from common.cli import run
 from common.documents import Document
 from common.manifests import Counted, read_signed_study
 from common.signing import key_text
-from server.identity import Coordinator
+from server.enrolment.identity import Coordinator
+from server.enrolment.site_file import Enrolled
 from server.manifests import Manifests
-from server.sites import Enrolled
 
 PASSPHRASE = "correct horse battery"
 STUDY = """\
