@@ -35,10 +35,10 @@ def test_output_is_monais(size):
 )
 def test_the_norm_stands_wherever_monai_normalises(norm, kind):
     monai, ours = attention_unet(2, 1, 2, width=4, levels=3), attention_unet(2, 1, 2, width=4, levels=3, norm=norm)
-    places = {n: m.num_features for n, m in monai.named_modules() if isinstance(m, nn.BatchNorm2d)}
-    found = {n: m for n, m in ours.named_modules() if n in places}
-    assert {type(m) for m in found.values()} == {kind}
-    assert len(found) == len(places)
+    places = [n for n, m in monai.named_modules() if isinstance(m, (nn.BatchNorm2d, nn.InstanceNorm2d))]
+    # Two convolutions on each of three levels; per gate and step up: the up-convolution, the gate's three, the merging.
+    assert len(places) == 2 * 3 + 5 * 2
+    assert [type(ours.get_submodule(n)) for n in places] == [kind] * len(places)
     assert any(True for _ in ours.buffers()) == (norm == "batch")
     assert ours(torch.randn(2, 1, 16, 16)).shape == (2, 2, 16, 16)
 

@@ -52,13 +52,13 @@ def test_it_is_its_definition(size, radius, spacing, potts):
     per_class = np.array([0.5, 1.0, 1.5])
     expected = [
         by_definition(
-            u, i, iterations=3, radius=radius, smoothness=per_class, appearance=1.3, sigmas=(1.5, 2.5, 0.6),
+            u, i, iterations=2, radius=radius, smoothness=per_class, appearance=1.3, sigmas=(1.5, 2.5, 0.6),
             cost=cost, spacing=spacing,
         )
         for u, i in zip(unary, image, strict=True)
     ]  # fmt: skip
     found = mean_field(
-        torch.from_numpy(unary), torch.from_numpy(image), iterations=3, radius=radius,
+        torch.from_numpy(unary), torch.from_numpy(image), iterations=2, radius=radius,
         **{**WEIGHTS, "smoothness": torch.from_numpy(per_class)},
         compatibility=None if potts else torch.from_numpy(cost), spacing=spacing,
     )  # fmt: skip
@@ -120,3 +120,13 @@ def test_half_precision_is_left_aside():
         found = mean_field(unary, image, iterations=3, radius=2, compatibility=1 - torch.eye(2), **WEIGHTS)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, exact)
+
+
+def test_news_travel_one_radius_in_each_round():
+    torch.manual_seed(5)
+    unary, image = torch.randn(1, 2, 21, 21, dtype=torch.float64), torch.randn(1, 1, 21, 21, dtype=torch.float64)
+    changed = unary.clone()
+    changed[0, 1, 10, 10] += 3
+    one, other = (mean_field(u, image, iterations=3, radius=2, **WEIGHTS) for u in (unary, changed))
+    rows, columns = (one != other).any(dim=1)[0].nonzero(as_tuple=True)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (4, 16, 4, 16)
