@@ -3,7 +3,7 @@
 Source: Oktay et al. 2018; MONAI 1.6 holds the net: strided convolutions between the levels, gates between features of
 equal resolution, up-convolutions 3 wide. Batch normalisation and ReLU follow every convolution, and the gates have
 batch normalisation too; but the convolution that merges a gated skip has MONAI's own defaults, instance normalisation
-without scale and shift, and a ReLU with learnt slope. With 64 to 1024 channels, 3 image channels and 1 class in 2D there
+without scale and shift, and a ReLU with learnt slope. With 64 to 1024 channels, 3 image channels, 1 class in 2D there
 are 31,740,337 parameters. It is not the net of the same name at github.com/LeeJunHyun/Image_Segmentation (34,878,573).
 """
 
