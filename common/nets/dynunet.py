@@ -119,7 +119,7 @@ def dynunet(
         dimensions,
         channels,
         classes,
-        kernel_size=_kernels(steps, dimensions),
+        kernel_size=kernels(steps, dimensions),
         strides=[(1,) * dimensions, *steps],
         upsample_kernel_size=steps,
         filters=[min(width * 2**level, widest) for level in range(len(steps) + 1)],
@@ -131,7 +131,7 @@ def dynunet(
     return net
 
 
-def _kernels(steps: tuple[tuple[int, ...], ...], dimensions: int) -> list[tuple[int, ...]]:
+def kernels(steps: tuple[tuple[int, ...], ...], dimensions: int) -> list[tuple[int, ...]]:
     """Kernel size of each level: 3, but 1 on an axis whose first halving comes later than the next step."""
     first = [next((i for i, step in enumerate(steps) if step[axis] == 2), 0) for axis in range(dimensions)]
     return [tuple(3 if level >= first[axis] else 1 for axis in range(dimensions)) for level in range(len(steps) + 1)]

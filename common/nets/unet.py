@@ -28,7 +28,7 @@ from common.nets.shapes import check_input
         source="Ronneberger et al. 2015, MICCAI, arXiv 1505.04597; Çiçek et al. 2016, MICCAI, arXiv 1606.06650",
         suited="The reference for every other net; few images, sharp borders.",
         federation="With `norm: batch` its running statistics cross as rounds.buffers says; the others have none.",
-        receptive_field=188,
+        receptive_field=204,
         small={"width": 8, "levels": 3},
     )
 )
