@@ -3,6 +3,8 @@
 The rule for empty masks, everywhere in fedscan: a label that is in neither map has no value (NaN) and is left out of
 every mean; a label that is in one map only scores 0. So a case without the structure neither lifts a mean nor lowers
 it unless the structure was wrongly found there.
+
+Voxels that nobody labelled (IGNORE in the truth) are looked at in neither map.
 """
 
 import math
@@ -11,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from common.labels import IGNORE
 
 
 class Mean(NamedTuple):
@@ -25,7 +29,7 @@ def dice(prediction: NDArray[np.uint8], truth: NDArray[np.uint8], labels: int) -
 
     Args:
         prediction: Label map, any shape.
-        truth: Label map of the same shape.
+        truth: Label map of the same shape; voxels of the value IGNORE do not count.
         labels: Number of labels, background not counted.
 
     Returns:
@@ -36,6 +40,9 @@ def dice(prediction: NDArray[np.uint8], truth: NDArray[np.uint8], labels: int) -
     """
     if prediction.shape != truth.shape:
         raise ValueError(f"label maps of different shapes: {prediction.shape} and {truth.shape}")
+    known = truth != IGNORE
+    if not known.all():
+        prediction, truth = prediction[known], truth[known]
     found = _voxels(prediction, labels)
     there = _voxels(truth, labels)
     both = _voxels(truth[prediction == truth], labels)

@@ -154,12 +154,15 @@ class Data(Section):
         labels: Names of the structures; the first has value 1 in the label map, background is 0.
         dimensions: 3 for volumes, 2 for pictures.
         bad_cases: `exclude` leaves a bad case out and says so; `refuse` refuses the whole site.
+        ignore: Value in the label files of voxels that nobody labelled: no loss and no metric counts them; none: all
+            voxels are labelled.
     """
 
     channels: tuple[Name, ...] = Field(("image",), min_length=1, max_length=32)
     labels: tuple[Name, ...] = Field(min_length=1, max_length=254)
     dimensions: Literal[2, 3] = 3
     bad_cases: Literal["exclude", "refuse"] = "exclude"
+    ignore: int | None = Field(None, ge=-(2**15), lt=2**16, json_schema_extra={"not": {"const": 0}})
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
@@ -168,6 +171,8 @@ class Data(Section):
                 raise ValueError(f"{what}: each name may stand once: {', '.join(names)}")
         if "background" in self.labels:
             raise ValueError("labels: background is always value 0; leave it out")
+        if self.ignore == 0:
+            raise wrong_at("ignore", "0 is the background; voxels without a label need a value of their own, e.g. 255")
         return self
 
 

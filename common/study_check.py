@@ -4,7 +4,7 @@ from pathlib import Path
 
 from common.documents import Document, Location
 from common.errors import StudyError
-from common.study import SIMULATION_KEYS, Study, study_of
+from common.study import SIMULATION_KEYS, Choice, Study, study_of
 
 # nnU-Net stops halving an axis that is this much coarser than the others (Isensee et al. 2021).
 ANISOTROPIC = 2.0
@@ -80,6 +80,11 @@ def _remarks(study: Study) -> list[tuple[str, str]]:
             f"the whole study has {total} steps: the rate never reaches its top",
         ),
         (
+            _acts_on_unlabelled(study.loss) and study.data.ignore is None,
+            "loss",
+            "entropy acts on voxels without a label, but data.ignore names no value for them: it is always 0",
+        ),
+        (
             kept.validation == 0,
             "evaluation.validation",
             "no patients for validation: no round can be chosen as the best, the last one is taken",
@@ -87,3 +92,7 @@ def _remarks(study: Study) -> list[tuple[str, str]]:
         (kept.test == 0, "evaluation.test", "no patients are kept for the final test"),
     )
     return [(key, text) for applies, key, text in possible if applies]
+
+
+def _acts_on_unlabelled(loss: Choice) -> bool:
+    return "entropy" in (loss.name, *(term["name"] for term in loss.options.get("terms", ())))

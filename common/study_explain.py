@@ -82,6 +82,8 @@ def _runs(study: Study, known: dict[str, Any]) -> Iterator[str]:
     yield "What runs at your site"
     images = f"{study.data.dimensions}D images ({', '.join(study.data.channels)})"
     yield f"  learns to outline  {', '.join(study.data.labels)} in {images}"
+    if study.data.ignore is not None:
+        yield f"    voxels of value {study.data.ignore} in the masks have no label: no loss and no Dice counts them"
     yield from _choice("net", NETS, study.net)
     yield f"    {known['net']['parameters']:,} parameters"
     yield from _choice("loss", LOSSES, study.loss)
@@ -104,9 +106,13 @@ def _choice(kind: str, registry: Registry, choice: Choice) -> Iterator[str]:
     target = registry.get(choice.name)
     said = descriptions(target)
     # A loss shares its file with others; a net or a strategy has its own, whose first line says what it is.
-    yield f"  {kind}  {choice.name}: {summary(target if kind == 'loss' else inspect.getmodule(target))}"
+    yield f"  {kind}  {choice.name}: {summary(target if registry is LOSSES else inspect.getmodule(target))}"
     for option, value in choice.options.items():
-        if value is not None:
+        if option == "terms":
+            for term in value:
+                inner = Choice.model_validate({key: v for key, v in term.items() if key != "weight"})
+                yield from (f"  {line}" for line in _choice(f"{term['weight']:g} ×", registry, inner))
+        elif value is not None:
             meaning = said.get(option, "See ")
             yield f"    {option}: {shown(value)}" + ("" if meaning.startswith("See ") else f"  ({meaning})")
 

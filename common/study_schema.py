@@ -40,6 +40,7 @@ def study_schema() -> dict[str, Any]:
     for key, registry in (("net", NETS), ("loss", LOSSES), ("strategy", STRATEGIES)):
         default = schema["properties"][key].get("default")
         schema["properties"][key] = {**_choice(registry, definitions), "default": default}
+    definitions["Term"] = _term(schema["properties"]["loss"])
     for key in SIMULATION_KEYS:
         schema["properties"][key] = {"description": "For simulations only; outside the digest."}
     return {"$schema": DRAFT, **schema, "title": "fedscan study", "description": summary(Study)}
@@ -71,6 +72,20 @@ def _choice(registry: Registry, definitions: dict[str, Any]) -> dict[str, Any]:
         entry["required"] = ["name", *entry.get("required", [])]
         entries.append(entry)
     return {"anyOf": [{"enum": alone}, *entries]}
+
+
+def _term(loss: dict[str, Any]) -> dict[str, Any]:
+    """A loss within a sum: any but a sum, with its weight."""
+    alone, *entries = loss["anyOf"]
+    single = [e for e in entries if e["properties"]["name"]["const"] != "sum"]
+    weight = {"type": "number", "exclusiveMinimum": 0, "maximum": 1000, "default": 1}
+    return {
+        "title": "Term",
+        "anyOf": [
+            {"enum": [name for name in alone["enum"] if name != "sum"]},
+            *({**e, "properties": {**e["properties"], "weight": weight}} for e in single),
+        ],
+    }
 
 
 def _describe(schema: dict[str, Any], model: type[BaseModel]) -> None:

@@ -14,6 +14,7 @@ data:
   channels: [{channels}]
   labels: [{labels}]{pad}# structures to segment; in the masks 1 is the first, 2 the second ...
   bad_cases: exclude            # or refuse: a site with a bad case does not take part
+  # ignore: 255                 # value of voxels that nobody labelled: they teach nothing and are not judged
 
 plan:                           # how every scan becomes an array
 {plan}

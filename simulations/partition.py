@@ -224,8 +224,8 @@ def label_amounts(case: Case, site: SiteConfig, study: Study) -> NDArray[np.floa
     if case.label is None:
         return np.zeros(len(study.data.labels))
     volume = read(case.label, label=True)
-    label = label_map(study.data.labels, site.labels).apply(volume.array)
-    voxels = np.bincount(label.ravel(), minlength=study.classes)[1:].astype(np.float64)
+    label = label_map(study.data.labels, site.labels, study.data.ignore).apply(volume.array)
+    voxels = np.bincount(label.ravel(), minlength=study.classes)[1 : study.classes].astype(np.float64)
     return voxels * np.prod(volume.spacing, dtype=np.float64)
 
 

@@ -13,6 +13,8 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from PIL import Image
 
+from common.labels import IGNORE
+
 # Okabe & Ito, Color Universal Design (2008), without black and blue, which drown in grey scans.
 COLOURS = ("#E69F00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73", "#D55E00")
 WIDTH_PX = 400
@@ -42,7 +44,7 @@ def overlay(
 
     Args:
         image: One channel, `(X, Y, Z)` in RAS+ order or `(H, W)`.
-        truth: Label map of the same shape; 0 is background.
+        truth: Label map of the same shape; 0 is background, IGNORE is not drawn.
         prediction: As `truth`.
         spacing: Voxel size in mm along the array's axes.
         path: The PNG to write; its folder is created.
@@ -55,6 +57,7 @@ def overlay(
     if not (image.shape == truth.shape == prediction.shape and image.ndim in (2, 3) and len(spacing) == image.ndim):
         raise ValueError(f"image {image.shape}, truth {truth.shape}, prediction {prediction.shape} and "
                          f"spacing {tuple(spacing)} must agree and have 2 or 3 axes")  # fmt: skip
+    truth = np.where(truth == IGNORE, 0, truth)
     if image.ndim == 3:
         z = best_slice(truth, prediction)
         image, truth, prediction = (radiological(a[:, :, z]) for a in (image, truth, prediction))

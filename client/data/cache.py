@@ -27,13 +27,13 @@ def load_image(case: CachedCase) -> NDArray[np.float32]:
 
 
 def load_label(case: CachedCase) -> NDArray[np.uint8]:
-    """`(*S)` uint8 on the plan's grid, memory-mapped read-only."""
+    """`(*S)` uint8 on the plan's grid, IGNORE where there is no label; memory-mapped read-only."""
     label: NDArray[np.uint8] = _map(case, "label")
     return label
 
 
 def load_truth(case: CachedCase) -> NDArray[np.uint8]:
-    """The label map, uint8, on the case's own grid in RAS+ order, memory-mapped read-only."""
+    """The label map, uint8, on the case's own grid in RAS+ order, IGNORE without a label; memory-mapped read-only."""
     truth: NDArray[np.uint8] = _map(case, "truth")
     return truth
 

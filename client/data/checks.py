@@ -130,7 +130,7 @@ def check_grid(case: Case, path: Path, volume: Volume, reference: Volume, code: 
 
 
 def check_label(case: Case, path: Path, label: Volume, labels: LabelMap) -> list[Finding]:
-    """`label-channels`, `label-value` (a stored value that no rule covers)."""
+    """`label-channels`, `label-value` (a stored value that no rule covers), `label-nothing` (all is `data.ignore`)."""
     if label.array.shape[0] != 1:
         what = f"{path}: the label map has {label.array.shape[0]} channels"
         return [_error("label-channels", case, what, "Save it as one channel in which each number is one structure.")]
@@ -139,6 +139,9 @@ def check_label(case: Case, path: Path, label: Volume, labels: LabelMap) -> list
         shown = _numbers(unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
         remedy = "Say in the site file under `labels` which stored values belong to which label, or mend the file."
         return [_error("label-value", case, f"{path}: unknown label value(s) {shown}", remedy)]
+    if labels.nothing_labelled(label.array):
+        what = f"{path}: every voxel has the value {labels.ignore}, which means not labelled (data.ignore of the study)"
+        return [_error("label-nothing", case, what, "Annotate some of it, or leave the case out.")]
     return []
 
 

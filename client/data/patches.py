@@ -46,7 +46,8 @@ class Batches:
     in the scan. Every label that the case has is drawn equally often, however small it is, then one of its voxels; the
     voxel lies anywhere in the middle half of the patch, nearer to the face at the face of the scan. Where a scan is
     smaller than the patch it lies in the patch's middle, and around it the image holds the scan's smallest value of
-    each channel (air) and the label 0.
+    each channel (air) and the label 0: that nothing is there is known even where the scan itself has voxels without a
+    label (IGNORE).
 
     Args:
         cases: The site's training cases, in any order.
@@ -74,7 +75,7 @@ class Batches:
         return -(-len(self.cases) // self.study.training.batch)
 
     def at(self, step: int) -> Batch:
-        """Batch number `step` (from 0): image (B, C, *patch) float32 and label (B, *patch) int64."""
+        """Batch number `step` (from 0): image (B, C, *patch) float32, label (B, *patch) int64, IGNORE without one."""
         size = self.study.training.batch
         samples = [self._sample(index) for index in range(step * size, (step + 1) * size)]
         image = torch.stack([image for image, _ in samples])

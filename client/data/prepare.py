@@ -23,6 +23,7 @@ from client.data.split import split
 from client.data.volume import CachedCase, Case, Finding, SiteData, Volume
 from client.site import SiteConfig
 from common.errors import DataError
+from common.labels import IGNORE
 from common.seeds import generator
 from common.study import Study
 
@@ -52,7 +53,7 @@ def prepare(study: Study, site: SiteConfig, *, cache: Path, home: Path,
         DataError: No case can be used for training, a bad case and `data.bad_cases` is `refuse`, or nothing was found.
         StudyError: The site's label rules do not fit the study.
     """
-    labels = label_map(study.data.labels, site.labels)
+    labels = label_map(study.data.labels, site.labels, study.data.ignore)
     cases = find_cases(site, len(study.data.channels), study.data.channels)
     memory = Memory(home)
     work = partial(_case, study=study, labels=labels, cache=cache, memory=memory)
@@ -137,7 +138,7 @@ def _store(image: Volume, truth: NDArray[np.uint8], study: Study, folder: Path, 
         "truth": np.ascontiguousarray(truth),
         "foreground": _foreground(label, key),
     }
-    counts = [np.bincount(a.ravel(), minlength=study.classes)[1:].tolist() for a in (truth, label)]
+    counts = [np.bincount(a.ravel(), minlength=study.classes)[1 : study.classes].tolist() for a in (truth, label)]
     meta: preprocess.Meta = {
         "image": fingerprint(raw), "own": own, "plan": plan, "voxels": counts[0], "plan_voxels": counts[1],
     }  # fmt: skip
@@ -159,7 +160,7 @@ def _foreground(label: NDArray[np.uint8], key: str) -> NDArray[np.int32]:
 
     Equal keys draw the same ones.
     """
-    values = [int(v) for v in np.unique(label) if v]
+    values = [int(v) for v in np.unique(label) if v not in (0, IGNORE)]
     random = generator(0, "foreground", key)
     chosen = [np.empty((0, label.ndim + 1), dtype=np.int64)]
     for value in values:

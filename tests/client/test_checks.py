@@ -12,6 +12,7 @@ from client.data.preprocess import Meta
 from client.data.volume import Case, Volume
 from client.site import SiteConfig
 from common.errors import StudyError
+from common.labels import IGNORE
 
 CASE = Case("c1", "p1", (Path("scan.nii.gz"),), Path("mask.nii.gz"))
 SCAN = Volume(np.arange(60, dtype=np.int16).reshape(1, 3, 4, 5), np.diag([0.5, 0.5, 2.5, 1]))
@@ -123,6 +124,29 @@ def test_label_rules() -> None:
     assert grey.unknown(stored) == []
     default = label_map(["a", "b", "c"], {"c": 9})
     np.testing.assert_array_equal(default.apply(np.array([0, 1, 2, 9])), [0, 1, 2, 3])
+
+
+def test_voxels_that_nobody_labelled() -> None:
+    stored = np.array([0, 1, 2, 200, 255])
+    values = label_map(["a", "b"], {}, ignore=255)
+    np.testing.assert_array_equal(values.apply(stored), [0, 1, 2, 0, IGNORE])
+    assert values.unknown(stored) == [200]
+    below = label_map(["a"], {}, ignore=-1)
+    np.testing.assert_array_equal(below.apply(np.array([-1.0, 0.0, 1.0])), [IGNORE, 0, 1])
+    # Without the study's word it is an unknown value.
+    assert TWO.unknown(stored) == [200, 255]
+    for labels, ignore in (({}, 2), ({"a": {"from": 128}}, 255)):
+        with pytest.raises(StudyError, match=rf"stored value {ignore} belongs to .* and to data.ignore"):
+            label_map(["a", "b"], rules(**labels), ignore)  # type: ignore[arg-type]
+
+
+def test_a_case_of_which_nothing_is_labelled() -> None:
+    nothing = Volume(np.full(MASK.array.shape, 255, np.uint8), MASK.affine)
+    labels = label_map(["a"], {}, ignore=255)
+    (finding,) = checks.check_case(CASE, [SCAN], nothing, 1, 3, labels)
+    assert (finding.code, finding.severity) == ("label-nothing", "error")
+    nothing.array[0, 0, 0, 0] = 0
+    assert checks.check_case(CASE, [SCAN], nothing, 1, 3, labels) == []
 
 
 @pytest.mark.parametrize(

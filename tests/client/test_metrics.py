@@ -9,6 +9,7 @@ import torch
 from monai.metrics.meandice import DiceMetric
 
 from client.metrics import dice, mean
+from common.labels import IGNORE
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -44,6 +45,19 @@ def test_the_rule_for_empty_masks() -> None:
     both = dice(some, some, 2)
     assert both[0] == 1.0
     assert math.isnan(both[1])
+
+
+def test_voxels_without_a_label_are_in_neither_map() -> None:
+    rng = np.random.default_rng(0)
+    prediction, truth = rng.integers(0, 3, (2, 9, 20)).astype(np.uint8)
+    sparse = truth.copy()
+    sparse[:, 12:] = IGNORE
+    assert dice(prediction, sparse, 2) == dice(prediction[:, :12], truth[:, :12], 2)
+    sparse[truth == 2] = IGNORE
+    sparse[0, 0] = prediction[0, 0] = 0
+    prediction[sparse != IGNORE] %= 2
+    assert math.isnan(dice(prediction, sparse, 2)[1])
+    assert all(math.isnan(d) for d in dice(prediction, np.full_like(truth, IGNORE), 2))
 
 
 def test_maps_of_different_shapes_are_refused() -> None:

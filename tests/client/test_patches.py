@@ -12,6 +12,7 @@ import torch
 from client.data.patches import OPEN_CASES, Batches
 from client.data.volume import CachedCase
 from common.errors import DataError
+from common.labels import IGNORE
 from common.study import Study
 
 MakeCase = Callable[..., CachedCase]
@@ -124,6 +125,25 @@ def test_around_a_small_scan_is_its_smallest_value(make_case: MakeCase, make_stu
     assert set(sample[0, 0][inside == 0].tolist()) == {-4.0}
     assert set(sample[0, 1][inside == 0].tolist()) == {-9.0}
     assert set(sample[0, 0][inside == 1].tolist()) <= {3.0, -4.0}
+
+
+@pytest.mark.parametrize("augment", ["none", "default"])
+def test_voxels_without_a_label_stay_so(make_case: MakeCase, make_study: MakeStudy, augment: str) -> None:
+    """As any label does: the same patches are cut from a map in which 2 stands where the other has IGNORE."""
+    label = np.zeros((20, 18))
+    label[3:9, 4:10], label[10:, :9] = 1, 2
+    study = make_study((24, 8), labels=["a", "b"], training={"augment": augment, "batch": 20})
+    image = np.random.default_rng(0).random((1, 20, 18))
+    usual, sparse = (
+        Batches([make_case(name, image, np.where(label == 2, value, label))], study, 1)
+        for name, value in (("usual", 2), ("sparse", IGNORE))
+    )
+    for step in range(4):
+        found = sparse.at(step)[1]
+        assert torch.equal(torch.where(found == IGNORE, 2, found), usual.at(step)[1])
+        assert set(found.unique().tolist()) == {0, 1, IGNORE}
+    # What lies around the scan is background, not unknown.
+    assert (sparse.at(0)[1][:, :2] == 0).all() or augment == "default"
 
 
 def test_prefetch_gives_the_same_batches_in_order(cases: list[CachedCase], make_study: MakeStudy) -> None:

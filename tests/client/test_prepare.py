@@ -19,6 +19,7 @@ from client.data.preprocess import restore
 from client.data.volume import SiteData, Volume
 from client.site import SiteConfig
 from common.errors import DataError, StorageError
+from common.labels import IGNORE
 from common.study import Study
 
 AFFINE = np.diag([-0.8, -0.8, 2, 1])  # stored LPS, as DICOM converters do
@@ -140,6 +141,25 @@ def test_bad_cases_are_left_out_or_refused(scans: Path) -> None:
         run(scans, study(bad_cases="refuse"))
     write_case(scans, "case1", 1)
     assert [f.case for f in run(scans).findings] == ["case3"]
+
+
+def test_voxels_that_nobody_labelled(scans: Path) -> None:
+    """Every second slice is annotated, as in the 3D U-Net's sparse annotation."""
+    path = scans / "labels/case0.nii.gz"
+    stored = np.asarray(nib.load(path).dataobj).copy()
+    stored[:, :, ::2] = 200
+    nib.save(nib.Nifti1Image(stored, AFFINE), path)
+    assert [f.code for f in run(scans).findings] == ["label-value"]
+    data = run(scans, study(ignore=200))
+    assert data.findings == ()
+    case = next(c for part in (data.train, data.validation, data.test) for c in part if c.id == "case0")
+    truth, label, meta = np.array(cached.load_truth(case)), cached.load_label(case), cached.load_meta(case)
+    assert [(truth == v).sum() for v in (0, 1, IGNORE)] == [(stored == v).sum() for v in (0, 1, 200)]
+    assert set(np.unique(label)) == {0, 1, IGNORE}
+    assert meta["voxels"] == [(stored == 1).sum()]
+    assert meta["plan_voxels"] == [(label == 1).sum()]
+    foreground = cached.load_foreground(case)
+    assert {tuple(v) for v in foreground} == {(*v, 1) for v in np.argwhere(label == 1)}
 
 
 def test_the_same_scan_of_two_patients_is_left_out(scans: Path) -> None:

@@ -30,7 +30,7 @@ def said(text: str) -> list[str]:
     [
         # Mistyped keys, at every level.
         ("labels", "lables", ["2: data.labels: this key is required", "3: data.lables: unknown key. Did you mean "
-         "'labels'? Known here: channels, labels, dimensions, bad_cases"]),
+         "'labels'? Known here: channels, labels, dimensions, bad_cases, ignore"]),
         ("name: tiny", "name: tiny\nnet: {name: dynunet, siz: small}", ["2: net.siz: unknown key. Did you mean 'size'? "
          "Known here: size, norm, deep_supervision, strides"]),
         ("patch: [32, 32, 32]", "patch: [32, 32, 32]\n  intensity: {method: zscore, nonzer: true}",

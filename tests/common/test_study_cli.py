@@ -83,7 +83,18 @@ def test_check_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         ({"patch": "[32, 36, 32]"}, "small.yaml:5: plan.patch: plan.patch [32, 36, 32] does not fit net dynunet"),
         ({"net": "{name: dynunet, strides: [[2, 2]]}"}, "small.yaml:6: net.strides:"),
         ({"net": "{name: dynunet, strides: [[2, 2], [2, 2]]}"}, "small.yaml:6: net: net.strides: each step needs 3"),
-        ({"more": "loss: {name: ce, class_weights: [1, 2]}\n"}, "small.yaml:10: loss:"),
+        (
+            {"more": "loss: {name: ce, class_weights: [1, 2]}\n"},
+            "small.yaml:10: loss: loss.class_weights has 2 numbers",
+        ),
+        (
+            {"more": "loss: {name: sum, terms: [ce, {name: focal, class_weights: [1]}]}\n"},
+            "small.yaml:10: loss.terms.1.class_weights: 1 entries; at least 2 wanted",
+        ),
+        (
+            {"more": "loss: {name: sum, terms: [ce, {name: focal, class_weights: [1, 2]}]}\n"},
+            "small.yaml:10: loss: loss.terms.1.class_weights has 2 numbers, but there are 3 classes",
+        ),
     ],
 )
 def test_check_tries_net_and_loss(changes: dict[str, Any], says: str, tmp_path: Path) -> None:
@@ -155,6 +166,8 @@ def test_schema_and_model_accept_the_examples(path: Path) -> None:
         {"net": "dynunett"},
         {"strategy": {"name": "fedprox", "mu": -1}},
         {"training": {"steps": 0}},
+        {"data": {"labels": ["a"], "ignore": 0}},
+        {"data": {"labels": ["a"], "ignore": 2**16}},
         {"training": {"steps": 1, "epochs": 1}},
         {"plan": {"patch": [4, 4, 4]}},
         {"plan": {"patch": [32, 32, 32], "intensity": {"method": "zscor"}}},

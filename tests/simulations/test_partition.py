@@ -155,6 +155,19 @@ def test_label_amounts_are_volumes(tmp_path: Path) -> None:
         np.testing.assert_allclose(label_amounts(case, site, STUDY), expected, rtol=1e-5)
 
 
+def test_voxels_without_a_label_have_no_volume(tmp_path: Path) -> None:
+    hospital = make_phantom(tmp_path, sites=1, cases=1)[0]
+    (case,) = find_cases(SiteConfig(name="a", data=hospital), 1)
+    image = nibabel.load(case.label)
+    stored = np.asarray(image.dataobj).astype(np.uint8)
+    stored[stored == 2] = 255
+    nibabel.save(nibabel.Nifti1Image(stored, image.affine), case.label)
+    sparse = STUDY.model_copy(update={"data": STUDY.data.model_copy(update={"ignore": 255})})
+    amounts = label_amounts(case, SiteConfig(name="a", data=hospital), sparse)
+    expected = [(stored == 1).sum() * np.prod(image.header.get_zooms()), 0]
+    np.testing.assert_allclose(amounts, expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("by", [{"sites": 2}, {"sizes": [3, 1]}, {"dirichlet": 0.5, "sites": 2}])
 def test_written_tables_hold_the_cases(tmp_path: Path, by: dict[str, object]) -> None:
     hospital = make_phantom(tmp_path / "data", sites=1, cases=5)[0]

@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from common.labels import IGNORE
 from simulations.pictures import COLOURS, best_slice, crop, overlay, radiological
 
 ORANGE, BLUE = (np.array([int(c[i : i + 2], 16) for i in (1, 3, 5)]) for c in COLOURS[:2])
@@ -77,6 +78,17 @@ def test_the_prediction_is_dashed(tmp_path: Path) -> None:
     solid, dashed = (near(tmp_path / f"{name}.png", ORANGE).sum() for name in ("solid", "dashed"))
     # A dash of 3 and a gap of 1.5 line widths leave two thirds of the line.
     assert 0.5 < dashed / solid < 0.8
+
+
+@pytest.mark.parametrize("shape", [(20, 30), (20, 30, 4)])
+def test_voxels_without_a_label_are_not_drawn(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    truth = np.zeros(shape, np.uint8)
+    truth[5:9, 5:9, ...] = 1
+    sparse = truth.copy()
+    sparse[12:] = IGNORE
+    for name, mask in (("whole", truth), ("sparse", sparse)):
+        overlay(truth * 1.0, mask, truth, (1.0,) * len(shape), tmp_path / f"{name}.png", "")
+    assert (tmp_path / "sparse.png").read_bytes() == (tmp_path / "whole.png").read_bytes()
 
 
 def test_spacing_sets_the_shape(tmp_path: Path) -> None:
