@@ -1,10 +1,11 @@
 """Two methods against each other, case by case."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from server.report.tables import Scores, Summary, aligned, differences, summarise, summarise_sites
+from server.report.tables import Row, Scores, Summary, aligned, differences, summarise, summarise_sites
 
 Sign = Literal["better", "worse", "open", "few"]
 
@@ -41,16 +42,31 @@ class Difference:
 
 def compare(scores: Scores, first: str, second: str, site: str | None = None) -> Difference | None:
     """The paired difference at `site`, or over the training sites; None if no case has both."""
-    pairs, means = [], []
     places = scores.trained if site is None else [site]
-    for place in places:
-        a, b = aligned(scores.rows(first, place), scores.rows(second, place))
+    return _paired(scores, first, second, site, [(s, scores.rows(first, s), scores.rows(second, s)) for s in places])
+
+
+def compare_abroad(scores: Scores, first: str, second: str) -> Difference | None:
+    """`first` minus what the single-site models of `second` reach at the sites where they were not trained.
+
+    Of each case the mean over the visiting models; sites in which none was tested are left out.
+    """
+    cells = [(s, scores.rows(first, s), scores.rows_of_visitors(second, s)) for s in scores.trained]
+    return _paired(scores, first, second, None, cells)
+
+
+def _paired(
+    scores: Scores, first: str, second: str, site: str | None, cells: Sequence[tuple[str, Sequence[Row], Sequence[Row]]]
+) -> Difference | None:
+    pairs, means = [], []
+    for _, ours, theirs in cells:
+        a, b = aligned(ours, theirs)
         if a:
             pairs.append(differences(a, b))
             means.append((fmean(c.value for c in a), fmean(c.value for c in b)))
     summary = summarise_sites(pairs) if site is None else summarise(pairs[0]) if pairs else None
     if summary is None:
         return None
-    ours, theirs = zip(*means, strict=True)
-    gaps = tuple(s for s in places if scores.missing(first, s) or scores.missing(second, s))
-    return Difference(first, second, site, (fmean(ours), fmean(theirs)), summary, len(pairs), gaps)
+    left, right = zip(*means, strict=True)
+    gaps = tuple(s for s, _, _ in cells if scores.missing(first, s) or scores.missing(second, s))
+    return Difference(first, second, site, (fmean(left), fmean(right)), summary, len(pairs), gaps)

@@ -71,6 +71,13 @@ def by_site(sites: Sequence[Difference]) -> str:
     return f"Site by site: {text}." if len(sites) > 1 else ""
 
 
+def abroad(scores: Scores, d: Difference) -> str:
+    """The training sites' models at each other's scans: what a patient who was scanned elsewhere would get."""
+    text = (f"Away from home the local models reached {number(d.means[1])} on average, {scores.titles[d.first]} at the "
+            f"same scans {number(d.means[0])}: {gap(d)}")  # fmt: skip
+    return text + (", no clear difference." if d.sign == "open" else ".") + caveat(d)
+
+
 def unseen(scores: Scores, d: Difference) -> str:
     """A site that took no part in training: does the model travel?"""
     text = (f"{d.site} took no part in training. There {scores.titles[d.first]} reached {number(d.means[0])}; "

@@ -110,6 +110,10 @@ class Scores:
         own = [r for r in rows if r["trained_on"] in (site, EVERYONE)]
         return own or (rows if site in self.unseen else [])
 
+    def rows_of_visitors(self, method: str, site: str) -> list[Row]:
+        """The rows at `site` of the models that single other sites trained: how they fare away from home."""
+        return [r for r in self._rows.get((method, site), []) if r["trained_on"] not in (site, EVERYONE)]
+
     def at(self, method: str, site: str, label: str | None = None) -> list[CaseScore]:
         """The method's own scores at `site`."""
         key = (method, site, label)

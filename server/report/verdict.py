@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from server.report import sentences
-from server.report.comparison import Difference, compare
+from server.report.comparison import Difference, compare, compare_abroad
 from server.report.failures import LOCAL
 from server.report.tables import Scores, is_pooled
 
@@ -19,7 +19,7 @@ class Verdict:
     """The answer.
 
     Attributes:
-        tone: "better", "mixed" (better, but some site loses), "open", "worse" or "none" (nothing to compare).
+        tone: "better", "mixed" (better, but not everywhere), "open", "worse" or "none" (nothing to compare).
         headline: One short sentence.
         sentences: The reasons, most important first.
         federated: Key of the method that stands for federation, see `choose`.
@@ -49,12 +49,14 @@ def judge(results: Mapping[str, Any], scores: Scores | None = None) -> Verdict:
     overall = {m: d for m in [LOCAL, *others, pooled] if m and (d := compare(scores, federated, m))}
     sites = [d for s in scores.sites if (d := compare(scores, federated, LOCAL, s))]
     home = [d for d in sites if d.site in scores.trained]
-    tone, headline = _headline(scores, overall, home)
+    away = compare_abroad(scores, federated, LOCAL)
+    tone, headline = _headline(scores, overall, home, away)
     if any(d.incomplete for d in overall.values()):
         headline += " Some runs failed, so the comparison has gaps."
     reasons = []
     if LOCAL in overall:
         reasons += [sentences.against_local(scores, overall[LOCAL]), sentences.by_site(home)]
+        reasons += [sentences.abroad(scores, away)] if away else []
     reasons += [sentences.unseen(scores, d) for d in sites if d.site in scores.unseen]
     reasons += [sentences.against_pooled(scores, d) for m, d in overall.items() if is_pooled(m)]
     reasons += [sentences.against_other(scores, d) for m, d in overall.items() if m in others]
@@ -101,13 +103,17 @@ def best(scores: Scores, methods: Sequence[str]) -> str | None:
     return max(means, key=means.__getitem__) if means else None
 
 
-def _headline(scores: Scores, overall: Mapping[str, Difference], sites: Sequence[Difference]) -> tuple[str, str]:
+def _headline(
+    scores: Scores, overall: Mapping[str, Difference], sites: Sequence[Difference], away: Difference | None
+) -> tuple[str, str]:
     """Tone and headline; pooling has no say in it, because it is no choice that a hospital has."""
     local = overall.get(LOCAL)
     if local is None:
         return "none", "Not judged: there are no local models to compare with."
     if local.sign == "few":
         return "open", "Open: too few test patients to say whether federation was worth it."
+    if local.sign == "open" and away and away.sign == "better" and away.summary.mean >= SMALL:
+        return "mixed", "Yes for scans from elsewhere; at home the sites’ own models do as well."
     if local.sign == "open":
         return "open", "Open: these test scans do not show whether federation was worth it."
     if local.sign == "worse":

@@ -203,3 +203,26 @@ def test_what_only_one_method_draws_counts_against_it() -> None:
     found = judge(results)
     assert found.tone == "worse"
     assert found.comparisons[0].means == pytest.approx((0.4, 0.9))
+
+
+def visited(gain: float, away: float, noise: float = 0.02) -> dict[str, Any]:
+    """Two sites at whose scans the other's local model reaches `away`, FedAvg 0.80 + `gain`."""
+    results = study({"A": gain, "B": gain}, noise=noise)
+    rng = np.random.default_rng(1)
+    visits = [
+        {**r, "trained_on": "B" if r["site"] == "A" else "A", "dice": {"x": away + float(rng.normal(0, 0.001))}}
+        for r in results["cases"] if r["method"] == "local"
+    ]  # fmt: skip
+    return {**results, "cases": results["cases"] + visits}
+
+
+def test_a_model_that_travels_is_worth_something_where_home_is_level() -> None:
+    found = judge(visited(0.0, away=0.6))
+    assert (found.tone, found.headline[:28]) == ("mixed", "Yes for scans from elsewhere")
+    assert any("Away from home the local models reached 0.600 on average, FedAvg at the" in s for s in found.sentences)
+    # What a local model does elsewhere is no excuse for losing at home, and no part of a clear yes.
+    assert judge(visited(-0.05, away=0.6)).tone == "worse"
+    assert judge(visited(0.05, away=0.6)).headline == "Yes: federation was worth it."
+    level = judge(visited(0.0, away=0.8))
+    assert level.tone == "open"
+    assert any("no clear difference" in s for s in level.sentences if s.startswith("Away"))
