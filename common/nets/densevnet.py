@@ -42,7 +42,7 @@ UNITS = (5, 10, 10)
         title="DenseVNet",
         source="Gibson et al. 2018, IEEE Transactions on Medical Imaging, doi:10.1109/TMI.2018.2806309",
         suited="Many abdominal organs in CT at once, with little memory.",
-        federation="3.5 MB in fp32: the smallest 3D update of a strong net; batch normalisation's statistics cross as "
+        federation="3.5 MB in fp32: a small update; batch normalisation's statistics cross as "
         "rounds.buffers says. With a prior, sites must crop alike.",
         receptive_field=309,
         dimensions=(3,),

@@ -29,7 +29,7 @@ from common.nets.shapes import need_3d
         source="Fritscher et al. 2016, MICCAI, doi:10.1007/978-3-319-46723-8_19",
         suited="Small organs of known place in CT, such as parotid glands and optic nerves, with a map of the place as "
         "a channel.",
-        federation="0.4 MB in fp32: the smallest update of all; no buffers unless `norm: batch`. A map of the usual "
+        federation="0.4 MB in fp32: a very small update; no buffers unless `norm: batch`. A map of the usual "
         "place must be made from public data or by all sites alike, since it is not part of the update.",
         receptive_field=31,
         dimensions=(3,),
