@@ -80,7 +80,7 @@ class SupervisedDynUNet(DynUNet):  # type: ignore[misc,unused-ignore]
         source="Isensee et al. 2021, Nature Methods, doi:10.1038/s41592-020-01008-z",
         suited="The default: strong on nearly every organ and modality.",
         federation="No buffers unless `norm: batch`; the heads of deep supervision are part of the update.",
-        receptive_field=None,
+        receptive_field=319,
         small={"size": "small"},
     )
 )

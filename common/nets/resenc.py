@@ -55,7 +55,7 @@ _SIZES = {
         suited="Where accuracy comes first and the GPU has 10 GB or more; `medium` is the cheaper half-way house.",
         federation="No buffers unless `norm: batch`. `large` in 3D is an update of 409 MB, 22 times SegResNet's; the "
         "heads of deep supervision are part of it.",
-        receptive_field=1423,
+        receptive_field=1441,
         small={"size": "small"},
     )
 )

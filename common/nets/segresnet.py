@@ -39,7 +39,7 @@ class CheckedSegResNet(SegResNet):
         source="Myronenko 2018, BrainLes, arXiv 1810.11654",
         suited="3D with a small update: 19 MB at the default width.",
         federation="No buffers unless `norm: batch`.",
-        receptive_field=None,
+        receptive_field=245,
         small={"width": 8},
     )
 )
