@@ -47,6 +47,9 @@ class CELoss(nn.Module):
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Loss of logits `(B, K, *S)` against labels `(B, *S)`; ValueError unless there are K weights."""
         logits = at_least_fp32(logits)
+        if self.class_weights is None and not self.border:
+            total = F.cross_entropy(logits, target, reduction="sum", ignore_index=IGNORE)
+            return total / labelled(target).sum().clamp(min=1)
         weights = voxel_weights(logits, target, self.class_weights)
         if self.border:
             weights = weights + on_cpu(lambda label: border_weights(label, self.border, self.sigma), target, weights)
