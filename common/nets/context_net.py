@@ -38,7 +38,7 @@ _WIDTHS = {"basic": (1, 1, 1, 1, 1, 1, 1), "large": (2, 2, 4, 8, 16, 32, 32)}
         "the front end.",
         receptive_field=916,
         dimensions=(2,),
-        small={"width": 4, "padding": "same"},
+        small={"width": 4, "padding": "same", "norm": "instance", "dropout": 0.0},
     )
 )
 class ContextNet(nn.Module):
