@@ -69,7 +69,7 @@ class CRFLayer(nn.Module):
             "No buffers unless `norm: batch`; the field's few weights are averaged like any other, an update of 130 MB "
             "in 2D at the default width."
         ),
-        receptive_field=254,
+        receptive_field=252,
         small={"width": 8, "levels": 3, "radius": 1, "iterations": 2},
     )
 )
