@@ -18,9 +18,7 @@ from client.data.patches import Batches
 from client.data.volume import SiteData
 from client.evaluation import evaluate, summary
 from client.gates import gate_in, gate_out
-from client.results import write_results
 from client.site import Limits, SiteConfig
-from client.state import SiteState
 from client.training import (
     Progress,
     Span,
@@ -30,6 +28,8 @@ from client.training import (
     restore_optimizer,
     train,
 )
+from client.work.results import write_results
+from client.work.state import SiteState
 from common import wire
 from common.errors import FedscanError, WireError
 from common.losses import build_loss

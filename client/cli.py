@@ -29,7 +29,7 @@ def init(
     ] = False,
 ) -> None:
     """Make the site's keys here, and the request for the coordinator."""
-    from client.enrol import init as run
+    from client.desk.enrol import init as run
 
     run(home, name, new_keys)
 
@@ -48,7 +48,7 @@ def join(
     ] = False,
 ) -> None:  # fmt: skip
     """Install the certificate, the authority and the signing key that the coordinator sent."""
-    from client.enrol import join as run
+    from client.desk.enrol import join as run
 
     run(home, file, yes, replace)
 
@@ -82,7 +82,7 @@ def start(
     log: Log = "text",
 ) -> None:
     """Start link and trainer, and start them again whenever one of them dies."""
-    from client.service import start as run
+    from client.desk.service import start as run
 
     run(home, foreground, log)
 
@@ -90,7 +90,7 @@ def start(
 @app.command()
 def stop(home: Home = Path()) -> None:
     """End link and trainer; open work goes on with the next start."""
-    from client.service import stop as run
+    from client.desk.service import stop as run
 
     run(home)
 
@@ -105,7 +105,7 @@ def status(
     ] = None,
 ) -> None:
     """Show the connection, what is trained, the processes and the certificate."""
-    from client import service
+    from client.desk import service
 
     if not (service.check(home, check) if check else service.show(home, as_json)):
         raise typer.Exit(1)
@@ -124,7 +124,7 @@ def preflight(
     as_json: AsJson = False,
 ) -> None:
     """Check all that a site needs: a list of ticks and remedies. It starts nothing and changes nothing."""
-    from client.preflight import show
+    from client.desk.preflight import show
 
     if not show(home, part, study, as_json):
         raise typer.Exit(1)

@@ -17,18 +17,18 @@ from typing import Protocol
 
 from pydantic import Field
 
-from client.connection import Proxy
-from client.control import Progress, TrainerClient
-from client.download import Pull, fetch, read_layout
-from client.fleet import HEARTBEAT, Fleet, Offer, error_thing, reply_thing
-from client.hop import Hop
+from client.handover.control import Progress, TrainerClient
+from client.handover.mailbox import TASK, Mailbox, Ref
 from client.identity import Identity
-from client.mailbox import TASK, Mailbox, Ref
-from client.objects import Thing, name_of
-from client.problems import Backoff, LinkError, Problem
+from client.network.connection import Proxy
+from client.network.download import Pull, fetch, read_layout
+from client.network.fleet import HEARTBEAT, Fleet, Offer, error_thing, reply_thing
+from client.network.hop import Hop
+from client.network.objects import Thing, name_of
+from client.network.problems import Backoff, LinkError, Problem
+from client.network.standing import Standing
+from client.network.upload import Reply
 from client.site import Network, site_of_home
-from client.standing import Standing
-from client.upload import Reply
 from common.disk import not_written
 from common.errors import FedscanError, StorageError, WireError
 from common.keys import PRIVATE, private_folder

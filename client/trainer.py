@@ -14,15 +14,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from client.control import BEAT, Progress, TrainerBusyError, TrainerStatus, serve
 from client.device import pick_device
-from client.discretion import Discretion
+from client.handover.control import BEAT, Progress, TrainerBusyError, TrainerStatus, serve
+from client.handover.mailbox import Arrays, Mailbox, Ref
 from client.identity import Identity
-from client.mailbox import Arrays, Mailbox, Ref
-from client.replies import software, stored_reply, write_reply
 from client.site import site_of_home
-from client.tasks import Intake, Offer
-from client.workshop import StopWork, Workshop
+from client.work.discretion import Discretion
+from client.work.replies import software, stored_reply, write_reply
+from client.work.tasks import Intake, Offer
+from client.work.workshop import StopWork, Workshop
 from common.errors import FedscanError, IdentityError, StudyError
 from common.lock import alone
 from common.log import Form, start_log

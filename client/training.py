@@ -53,7 +53,7 @@ def autocast(settings: Training, device: torch.device) -> AbstractContextManager
 
 
 class Progress:
-    """How far a round has come, in memory; `client.midround` keeps it on disk as well.
+    """How far a round has come, in memory; `client.work.midround` keeps it on disk as well.
 
     Attributes:
         done: Steps of the round that are done.

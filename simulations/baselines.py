@@ -8,9 +8,9 @@ from torch import nn
 
 from client.app import load_buffers
 from client.evaluation import evaluate
-from client.results import write_results
-from client.state import SiteState
 from client.training import channels_last
+from client.work.results import write_results
+from client.work.state import SiteState
 from common.errors import CheckpointError
 from common.nets import build_net
 from common.study import Study

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from client.device import pick_device
-from client.results import read_results
+from client.work.results import read_results
 from common.nets.describe import net_size
 from common.study import Study
 from common.wire import Schema

@@ -13,12 +13,12 @@ import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
-from client.control import Progress, TrainerClient, serve
 from client.data.cache import store
 from client.data.preprocess import Grid, Meta, grid
 from client.data.volume import CachedCase
+from client.handover.control import Progress, TrainerClient, serve
+from client.handover.mailbox import Mailbox, Ref
 from client.identity import Federation
-from client.mailbox import Mailbox, Ref
 from client.trainer import Trainer
 from common.keys import PRIVATE, pem, private_folder, write_new
 from common.manifests import Assignment, Counted, SignedStudy, arrays_sha256, sign_study

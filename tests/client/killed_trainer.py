@@ -11,8 +11,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 CRASH = Path(__file__).parents[1] / "simulations" / "crash.py"
 
 if __name__ == "__main__":
-    import client.midround
     import client.trainer
+    import client.work.midround
 
-    client.midround.EVERY, client.midround.SHARE = 0.0, 1e9
+    client.work.midround.EVERY, client.work.midround.SHARE = 0.0, 1e9
     runpy.run_path(str(CRASH), run_name="__main__")

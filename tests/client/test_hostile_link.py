@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from client.control import Progress
-from client.mailbox import REPLY, TASK, Ref, file_head
+from client.handover.control import Progress
+from client.handover.mailbox import REPLY, TASK, Ref, file_head
 
 Hospital = Any
 TERABYTE = 1 << 40

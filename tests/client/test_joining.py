@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key, load_ssh_private_key
 from cryptography.x509.oid import NameOID
 
+from client.desk.joining import Answer, install, read_answer
 from client.identity import Identity, make_keys
-from client.joining import Answer, install, read_answer
 from common.enrolment import JoinFile, read_request
 from common.errors import IdentityError
 from common.signing import key_text

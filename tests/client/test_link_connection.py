@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from client.connection import Connection, Proxy, Traffic, UnheardError
-from client.problems import Backoff, LinkError, of_error, of_status
+from client.network.connection import Connection, Proxy, Traffic, UnheardError
+from client.network.problems import Backoff, LinkError, of_error, of_status
 from client.site import Network, site_of_home
 from common.errors import StudyError
 

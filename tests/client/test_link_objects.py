@@ -19,12 +19,23 @@ from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 from safetensors.numpy import load_file
 
-from client import fleet
-from client.download import Layout, fetch, read_layout
-from client.fleet import Fleet, Offer, error_thing, reply_thing
-from client.mailbox import Mailbox
-from client.objects import CHUNK, MAX_ARRAYS, Flat, Thing, flat_thing, head, name_of, read_flat, read_thing, references
-from client.upload import Reply
+from client.handover.mailbox import Mailbox
+from client.network import fleet
+from client.network.download import Layout, fetch, read_layout
+from client.network.fleet import Fleet, Offer, error_thing, reply_thing
+from client.network.objects import (
+    CHUNK,
+    MAX_ARRAYS,
+    Flat,
+    Thing,
+    flat_thing,
+    head,
+    name_of,
+    read_flat,
+    read_thing,
+    references,
+)
+from client.network.upload import Reply
 from common import wire
 from common.errors import ERROR_CODES, StorageError, WireError
 
@@ -176,7 +187,7 @@ def test_an_honestly_named_object_that_is_no_such_chunk_is_refused(mailbox, wron
 
 def test_a_full_disk_is_told_before_the_task_is_fetched(mailbox, monkeypatch) -> None:
     content, objects = task(flat())
-    monkeypatch.setattr("client.download._SPARE", 1 << 60)
+    monkeypatch.setattr("client.network.download._SPARE", 1 << 60)
     store = Store(objects)
     with pytest.raises(StorageError, match="make room"):
         down(mailbox, content, store)

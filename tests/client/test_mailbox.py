@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from client.mailbox import COUNTS, REPLY, TASK, Mailbox, Ref, read_reply
+from client.handover.mailbox import COUNTS, REPLY, TASK, Mailbox, Ref, read_reply
 from common.errors import StorageError, WireError
 from common.records import RecordError, read_record
 

@@ -14,10 +14,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from client.control import TrainerGoneError
-from client.mailbox import COUNTS, REPLY, ReplyFile, read_reply
-from client.midround import Midround
+from client.handover.control import TrainerGoneError
+from client.handover.mailbox import COUNTS, REPLY, ReplyFile, read_reply
 from client.training import Progress, Span, channels_last, make_optimizer, optimizer_tensors, train
+from client.work.midround import Midround
 from common.keys import private_folder
 from common.lock import held
 from common.study import Training
@@ -30,8 +30,8 @@ STEPS = 6
 @pytest.fixture
 def each_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write after each step, whatever it costs."""
-    monkeypatch.setattr("client.midround.EVERY", 0.0)
-    monkeypatch.setattr("client.midround.SHARE", 1e9)
+    monkeypatch.setattr("client.work.midround.EVERY", 0.0)
+    monkeypatch.setattr("client.work.midround.SHARE", 1e9)
 
 
 class Interrupted(BaseException):
@@ -113,7 +113,7 @@ class Clock:
     """Seconds pass as the test says; writing takes `write` of them."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, write: float) -> None:
-        import client.midround as midround
+        import client.work.midround as midround
 
         self.now, self.written = 0.0, []
         save = midround.save_file
@@ -169,16 +169,16 @@ def test_a_full_disk_costs_the_checkpoint_only(tmp_path: Path, caplog: pytest.Lo
 # From here on: real trainers in processes of their own, and real kills.
 
 POINTS = {
-    "before the task is kept": ("client.accepted:AcceptedRuns.keep", 1, "kill"),
+    "before the task is kept": ("client.work.accepted:AcceptedRuns.keep", 1, "kill"),
     "between keeping it and the work": ("client.trainer:Trainer._do", 1, "kill"),
     "while a case is prepared": ("client.data.cache:_publish", 3, "kill"),
     "in the first step": ("client.training:rate_at", 1, "kill"),
     "in the third step": ("client.training:rate_at", 3, "kill"),
-    "while the open round is written": ("client.midround:save_file", 2, "torn"),
+    "while the open round is written": ("client.work.midround:save_file", 2, "torn"),
     "after the last step": ("client.app:_keep", 1, "kill"),
-    "while the site keeps its state": ("client.state:save_file", 1, "torn"),
-    "before the reply is written": ("client.mailbox:write_whole", 1, "kill"),
-    "after the reply was written": ("client.workshop:Workshop.finished", 1, "kill"),
+    "while the site keeps its state": ("client.work.state:save_file", 1, "torn"),
+    "before the reply is written": ("client.handover.mailbox:write_whole", 1, "kill"),
+    "after the reply was written": ("client.work.workshop:Workshop.finished", 1, "kill"),
     "before the reply is named": ("client.trainer:Trainer._end", 1, "kill"),
 }
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from client.desk.service import start, stop
 from client.node import LOCK, STATE, NodeState, parts, read_state, running, without_network
-from client.service import start, stop
 from common.errors import FedscanError, IdentityError
 
 NODE = """

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import yaml
 
-import client.preflight
-from client.findings import Check
-from client.fleet import Fleet
-from client.preflight import examine
-from client.service import start
+import client.desk.preflight
+from client.desk.findings import Check
+from client.desk.preflight import examine
+from client.desk.service import start
+from client.network.fleet import Fleet
 from common import wire
 from common.cli import run
 from common.enrolment import request_fingerprint
@@ -256,7 +256,7 @@ def test_before_joining(tmp_path: Path) -> None:
 
 def test_too_little_room(federation: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
     # What is asked for is more than any disk of a test machine has: the disk itself is real.
-    monkeypatch.setattr(client.preflight, "FREE", 10**18)
+    monkeypatch.setattr(client.desk.preflight, "FREE", 10**18)
     assert "Make room" in wrong(federation.checks(part="trainer"))["disk"]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from client.state import SiteState
+from client.work.state import SiteState
 from common.errors import CheckpointError
 
 

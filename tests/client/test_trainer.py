@@ -18,10 +18,10 @@ import pytest
 from flwr.app import Message
 
 from client.app import OpenSite, Workplace, make_app
-from client.control import BEAT, Progress, TrainerBusyError, TrainerGoneError
 from client.data.prepare import prepare
 from client.device import pick_device
-from client.mailbox import COUNTS, REPLY, TASK, Ref, ReplyFile, read_reply
+from client.handover.control import BEAT, Progress, TrainerBusyError, TrainerGoneError
+from client.handover.mailbox import COUNTS, REPLY, TASK, Ref, ReplyFile, read_reply
 from client.site import site_of_home
 from common import wire
 from common.manifests import arrays_sha256, metrics_sha256, verified_manifest, verified_reply

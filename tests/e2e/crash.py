@@ -29,8 +29,9 @@ from pathlib import Path
 from typing import Any
 
 NEEDED = (
-    "client.app", "client.cli", "client.data.prepare", "client.enrol", "client.link", "client.node", "client.service",
-    "client.trainer", "common.cli", "common.study_check", "common.study_cli", "server.cli", "server.enrolment.desk",
+    "client.app", "client.cli", "client.data.prepare", "client.desk.enrol", "client.desk.service", "client.link",
+    "client.node", "client.trainer", "common.cli", "common.study_check", "common.study_cli", "server.cli",
+    "server.enrolment.desk",
     "server.enrolment.signing_desk", "server.report.run", "server.run_cli", "server.service.control_service",
     "server.service.coordinator", "server.service.deployed", "server.service.run_desk", "server.service.start",
     "server.service.worker", "server.study_sign",
@@ -171,7 +172,7 @@ def load() -> None:
         importlib.import_module(module)
     import torch
 
-    import client.midround
+    import client.work.midround
     from common.study import Study
     from common.wire import Schema
 
@@ -183,7 +184,7 @@ def load() -> None:
     }
     Schema.of(Study.model_validate({**study, "net": {"name": "unet", "width": 2, "levels": 2}}))
     # Open rounds are written down after each step, not each minute.
-    client.midround.EVERY, client.midround.SHARE = 0.0, 1e9
+    client.work.midround.EVERY, client.work.midround.SHARE = 0.0, 1e9
     torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
 
 

@@ -22,8 +22,8 @@ from flwr.app.message import remove_content_from_message
 from flwr.common.serde import message_to_proto
 from flwr.proto.message_pb2 import ObjectTree
 
+from client.desk.joining import install, read_answer
 from client.identity import Identity, make_keys
-from client.joining import install, read_answer
 from common import wire
 from common.enrolment import read_request
 from common.manifests import (

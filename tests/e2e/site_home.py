@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives import serialization as ser
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from client.control import Progress, TrainerStatus, serve
+from client.handover.control import Progress, TrainerStatus, serve
+from client.handover.mailbox import Mailbox, Ref
 from client.identity import Federation, Identity
 from client.link import Link
-from client.mailbox import Mailbox, Ref
 from client.site import Network
 from common import wire
 from common.disk import write_whole

@@ -21,7 +21,7 @@ from flwr.proto.message_pb2 import ObjectTree, PullObjectRequest, PullObjectResp
 from flwr.proto.message_pb2 import PushObjectResponse as Pushed
 from flwr.proto.run_pb2 import GetRunResponse, Run
 
-from client.mailbox import Mailbox
+from client.handover.mailbox import Mailbox
 from common import wire
 from server.port.gate import ROUTES
 from server.service.coordinator import ServerLink

@@ -25,11 +25,11 @@ MB = 1_000_000  # for heads, polls and heartbeats
 
 # Where a process waits while the line is cut. Two sites, three rounds of three steps.
 PHASES = {
-    "while-sites-join": (LINK, Trouble("client.fleet:Fleet.announce", 1, "hold")),
-    "during-download": (LINK, Trouble("client.download:_write", 3, "hold")),
-    "before-training": (LINK, Trouble("client.fleet:Fleet.confirm", 2, "hold")),
+    "while-sites-join": (LINK, Trouble("client.network.fleet:Fleet.announce", 1, "hold")),
+    "during-download": (LINK, Trouble("client.network.download:_write", 3, "hold")),
+    "before-training": (LINK, Trouble("client.network.fleet:Fleet.confirm", 2, "hold")),
     "during-training": (TRAINER, Trouble("client.training:rate_at", 5, "hold")),
-    "during-upload": (LINK, Trouble("client.fleet:Fleet.push", 7, "hold")),
+    "during-upload": (LINK, Trouble("client.network.fleet:Fleet.push", 7, "hold")),
     "during-fold": (SERVER, Trouble("server.spool:Reply.read", 3, "hold")),
     "during-validation": (TRAINER, Trouble("client.app:evaluate", 2, "hold")),
     "during-checkpoint": (SERVER, Trouble("server.checkpoint:save_file", 2, "hold")),

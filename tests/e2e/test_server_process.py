@@ -32,8 +32,8 @@ from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from safetensors.numpy import load_file
 
+from client.desk.joining import install, read_answer
 from client.identity import Identity, make_keys
-from client.joining import install, read_answer
 from common import wire
 from common.cli import run as run_command
 from common.enrolment import read_request

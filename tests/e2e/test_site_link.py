@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from client.mailbox import Mailbox
+from client.handover.mailbox import Mailbox
 from client.site import Network
 from common.errors import FedscanError
 from server.service.coordinator import LinkConfig, ServerLink

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from client.evaluation import CaseResult
-from client.results import write_results
 from client.site import SiteConfig
+from client.work.results import write_results
 from common.nets import build_net
 from common.study import Choice, Study
 from server.report.html import write_report

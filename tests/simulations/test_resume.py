@@ -31,7 +31,7 @@ STUDY: dict[str, Any] = {
 POINTS = {
     "while a case is prepared": ("client.data.cache:_publish", 3, "kill"),
     "during a training step": ("client.training:rate_at", 6, "kill"),
-    "while a site keeps its state": ("client.state:save_file", 3, "torn"),
+    "while a site keeps its state": ("client.work.state:save_file", 3, "torn"),
     "while a reply is spooled": ("server.spool:save_file", 2, "torn"),
     "between a spooled reply and its event": ("server.rounds:Run._trained", 3, "kill"),
     "during the fold": ("server.spool:Reply.read", 3, "kill"),
@@ -40,7 +40,7 @@ POINTS = {
     "between two rounds": ("server.spool:Spool.clear", 1, "kill"),
     "before the first checkpoint": ("server.checkpoint:write_whole", 1, "kill"),
     "during the final test": ("client.app:evaluate", 6, "kill"),
-    "while per-case results are written": ("client.results:write_whole", 5, "kill"),
+    "while per-case results are written": ("client.work.results:write_whole", 5, "kill"),
     "between the last checkpoint and its event": ("server.rounds:read_events", 1, "kill"),
     "between two runs": ("server.rounds:Run.__init__", 2, "kill"),
     "during the consensus": ("simulations.baselines:write_results", 2, "kill"),

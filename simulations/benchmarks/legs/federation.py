@@ -6,8 +6,8 @@ from pathlib import Path
 
 import yaml
 
+from client.desk.joining import install, read_answer
 from client.identity import make_keys
-from client.joining import install, read_answer
 from common.enrolment import read_request
 from common.manifests import sign_study
 from common.study import Study

@@ -35,15 +35,15 @@ _SERVER = {
     "checkpoint": ("server.checkpoint:Checkpoints.write",),
 }  # fmt: skip
 _LINK = {
-    "down": ("client.fleet:Fleet.pull", "client.fleet:Fleet.confirm"),
-    "up": ("client.fleet:Fleet.announce", "client.fleet:Fleet.push"),
-    "hop": ("client.link:fetch", "client.upload:Reply.__init__", "client.upload:Reply.pieces"),
+    "down": ("client.network.fleet:Fleet.pull", "client.network.fleet:Fleet.confirm"),
+    "up": ("client.network.fleet:Fleet.announce", "client.network.fleet:Fleet.push"),
+    "hop": ("client.link:fetch", "client.network.upload:Reply.__init__", "client.network.upload:Reply.pieces"),
 }
 _TRAINER = {
-    "seal": ("common.chain:Checker.check", "client.tasks:Intake.keep", "client.trainer:write_reply"),
-    "hop": ("client.tasks:Offer.arrays", "client.mailbox:Mailbox.put_reply"),
+    "seal": ("common.chain:Checker.check", "client.work.tasks:Intake.keep", "client.trainer:write_reply"),
+    "hop": ("client.work.tasks:Offer.arrays", "client.handover.mailbox:Mailbox.put_reply"),
     "gates": ("client.app:gate_in", "client.app:gate_out"),
-    "app": ("client.workshop:Workshop.do",),
+    "app": ("client.work.workshop:Workshop.do",),
 }
 
 

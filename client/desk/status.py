@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from client.control import TrainerClient, TrainerGoneError, TrainerStatus
+from client.handover.control import TrainerClient, TrainerGoneError, TrainerStatus
+from client.handover.mailbox import Mailbox
 from client.identity import Identity
-from client.mailbox import Mailbox
+from client.network.problems import printable
 from client.node import LOG, NodeState, read_state, running
-from client.problems import printable
 from common.certificates import read_certificate
 from common.errors import FedscanError
 from common.keys import read_small

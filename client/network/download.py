@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from client.fleet import read_config
-from client.mailbox import FILE_MODE, TASK, Mailbox, Ref, file_head
-from client.objects import (
+from client.handover.mailbox import FILE_MODE, TASK, Mailbox, Ref, file_head
+from client.network.fleet import read_config
+from client.network.objects import (
     DTYPES,
     MAX_ARRAYS,
     Flat,

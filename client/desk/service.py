@@ -10,10 +10,10 @@ from typing import Literal
 
 import click
 
+from client.desk.status import SiteStatus, as_json, find, healthy, lines
 from client.identity import Identity
 from client.node import FEDSCAN, LOCK, LOG, Node, parts, read_state, running
 from client.site import site_of_home
-from client.status import SiteStatus, as_json, find, healthy, lines
 from common.errors import FedscanError
 from common.lock import held
 from common.log import Form, start_log

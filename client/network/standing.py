@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from client.connection import Traffic
-from client.problems import Problem
+from client.network.connection import Traffic
+from client.network.problems import Problem
 
 log = logging.getLogger("fedscan.link")
 

@@ -17,7 +17,7 @@ from typing import Literal
 import click
 from packaging.requirements import Requirement
 
-from client.findings import Check, ok, problem, skipped
+from client.desk.findings import Check, ok, problem, skipped
 from client.identity import Identity
 from client.node import running
 from client.site import SiteConfig, site_of_home
@@ -160,7 +160,7 @@ def _certificate(home: Path) -> Check:
 
 
 def _network(home: Path, config: SiteConfig | None) -> Iterator[Check]:
-    from client.findings_network import network
+    from client.desk.findings_network import network
 
     try:
         credentials = Identity(home).link_credentials()
@@ -188,7 +188,7 @@ def _disk(home: Path) -> Check:
 
 
 def _work(config: SiteConfig | None, home: Path, study: Path | None) -> Iterator[Check]:
-    from client.findings_data import data, device
+    from client.desk.findings_data import data, device
 
     if config is None:
         yield skipped("data", "needs site.yaml")

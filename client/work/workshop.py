@@ -14,12 +14,12 @@ from flwr.app import ArrayRecord, Context, RecordDict
 from client.app import OpenSite, Workplace, make_app
 from client.data.prepare import prepare
 from client.device import pick_device
-from client.mailbox import Arrays
-from client.midround import Midround
-from client.replies import Outcome
+from client.handover.mailbox import Arrays
 from client.site import SiteConfig
-from client.tasks import Offer
 from client.training import Progress
+from client.work.midround import Midround
+from client.work.replies import Outcome
+from client.work.tasks import Offer
 from common import wire
 from common.wire import ARRAYS, METRICS
 

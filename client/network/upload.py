@@ -4,9 +4,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Self
 
-from client.fleet import config_thing, metrics_thing
-from client.mailbox import Mailbox, Opened, Ref, reply_metrics
-from client.objects import CHUNK, Flat, Thing, chunk_name, flat_thing, head, holder, name_of
+from client.handover.mailbox import Mailbox, Opened, Ref, reply_metrics
+from client.network.fleet import config_thing, metrics_thing
+from client.network.objects import CHUNK, Flat, Thing, chunk_name, flat_thing, head, holder, name_of
 from common.errors import WireError
 
 

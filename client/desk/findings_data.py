@@ -10,8 +10,8 @@ import torch
 from client.data.catalogue import recognise
 from client.data.labels import label_map
 from client.data.volume import Case
+from client.desk.findings import Check, ok, problem
 from client.device import pick_device
-from client.findings import Check, ok, problem
 from client.site import SiteConfig
 from common.errors import DataError, FedscanError
 from common.study import Study, load_study

@@ -51,10 +51,10 @@ from flwr.proto.node_pb2 import Node
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as Proto
 
-from client.connection import Connection, Proxy, Traffic, UnheardError, connect
 from client.identity import Identity
-from client.objects import CHUNK, MAX_SMALL, Thing, name_of
-from client.problems import LinkError, Problem
+from client.network.connection import Connection, Proxy, Traffic, UnheardError, connect
+from client.network.objects import CHUNK, MAX_SMALL, Thing, name_of
+from client.network.problems import LinkError, Problem
 from common.errors import ERROR_CODES, FedscanError, IdentityError, WireError
 
 HEARTBEAT = 10.0  # seconds, Flower's shortest: after two of them without one a node counts as away

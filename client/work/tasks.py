@@ -8,10 +8,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from client.accepted import AcceptedRuns
+from client.handover.mailbox import TASK, Arrays, Mailbox, Opened, Ref
 from client.identity import Identity, TrainerCredentials
-from client.mailbox import TASK, Arrays, Mailbox, Opened, Ref
 from client.site import SiteConfig, site_of_home
+from client.work.accepted import AcceptedRuns
 from common.chain import Accepted, Checker
 from common.errors import WireError
 from common.manifests import RoundManifest, arrays_sha256, read_assignment

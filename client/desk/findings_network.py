@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from client.connection import Proxy, connect
-from client.findings import Check, ok, problem, skipped
+from client.desk.findings import Check, ok, problem, skipped
 from client.identity import LinkCredentials
-from client.problems import LinkError, of_error, of_status, printable
+from client.network.connection import Proxy, connect
+from client.network.problems import LinkError, of_error, of_status, printable
 from client.site import Network
 
 # Flower takes a signature that is up to 5 s early and 305 s late; a second for the answer's coarse date.

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Protocol
 import grpc
 from pydantic import AwareDatetime, Field
 
-from client.mailbox import SOCKET_MODE, Ref
+from client.handover.mailbox import SOCKET_MODE, Ref
 from common.errors import FedscanError
 from common.records import Record, RecordError, RunName, Sha256
 from common.rpc import Call, Empty, RpcClient, RpcServer

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
+from client.desk.joining import install, read_answer
 from client.identity import Identity, make_keys
-from client.joining import install, read_answer
 from common.enrolment import MAX_JOIN_BYTES, check_site_name, request_fingerprint
 from common.errors import IdentityError, StudyError
 from common.keys import PUBLIC, read_small, write_new

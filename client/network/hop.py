@@ -5,9 +5,9 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import cast
 
-from client.control import Progress, TrainerBusyError, TrainerClient, TrainerGoneError
-from client.mailbox import Ref
-from client.problems import Backoff, Problem
+from client.handover.control import Progress, TrainerBusyError, TrainerClient, TrainerGoneError
+from client.handover.mailbox import Ref
+from client.network.problems import Backoff, Problem
 from common.errors import FedscanError
 
 _MOST = 5.0  # seconds between two tries; the trainer is near

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from client.mailbox import COUNTS, MAX_HEADER_BYTES, REPLY, Mailbox, Ref, read_reply
-from client.tasks import Offer
+from client.handover.mailbox import COUNTS, MAX_HEADER_BYTES, REPLY, Mailbox, Ref, read_reply
+from client.work.tasks import Offer
 from common.errors import SignatureError, WireError
 from common.manifests import ReplyHeader, arrays_sha256, metrics_sha256, sign_reply, verified_reply
 from common.signing import read_signed

@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 from urllib3.util.ssltransport import SSLTransport
 
-from client.problems import LinkError, Problem, of_error, of_status
+from client.network.problems import LinkError, Problem, of_error, of_status
 
 _CONNECT = 20.0  # seconds in which a connection, and then TLS, must stand
 _SILENCE = 30.0  # seconds without a byte after which a connection is given up

@@ -1,0 +1,1 @@
+"""What the people of a hospital do and see: enrolment, preflight, start, stop, status."""

@@ -1,0 +1,1 @@
+"""The parts of the link: the way to the coordinator, and what crosses it."""

@@ -1,0 +1,1 @@
+"""The parts of the trainer: a task verified, worked on, remembered, and answered."""
