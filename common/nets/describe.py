@@ -1,5 +1,6 @@
 """What a study's net costs, computed on PyTorch's meta device: shapes only, no memory, no arithmetic."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,12 @@ def activation_memory(study: "Study") -> int:
         batch, patch = study.training.batch, study.plan.patch
         image = torch.empty(batch, len(study.data.channels), *patch)
         target = torch.empty(batch, *patch, dtype=torch.int64)
+    with torch.device("meta"):
+        return saved_for_backward(net, lambda: loss(net(image), target))
+
+
+def saved_for_backward(net: nn.Module, forward: Callable[[], object]) -> int:
+    """Bytes that autograd saves during `forward`, each storage once, the parameters of `net` left out."""
     weights = {p.untyped_storage() for p in net.parameters()}
     saved: set[torch.UntypedStorage] = set()
 
@@ -65,6 +72,6 @@ def activation_memory(study: "Study") -> int:
         saved.add(tensor.untyped_storage())
         return tensor
 
-    with torch.device("meta"), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss(net(image), target)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        forward()
     return sum(storage.nbytes() for storage in saved - weights)
