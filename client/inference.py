@@ -1,6 +1,7 @@
 """From an image to class probabilities, and from probabilities to a label map on the case's own grid."""
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import cast
@@ -15,8 +16,10 @@ from client.data.boxes import clamp, cut, inner, smallest
 from client.data.cache import load_image, load_meta
 from client.data.preprocess import Meta, restore
 from client.data.volume import CachedCase
+from client.fixed_point import fixed_point
 from client.training import autocast
-from common.study import Study
+from common.postprocess import Postprocess
+from common.study import FixedPoint, Study
 
 # Above this many numbers (4 GiB) the sum over the windows is kept in main memory instead of the accelerator's.
 STITCH_ON_DEVICE = 2**30
@@ -32,7 +35,7 @@ def probabilities(net: nn.Module, image: NDArray[np.float32], study: Study, devi
     Args:
         net: On `device`; its training mode is the same after as before.
         image: `(C, *S)` on the plan's grid.
-        study: Patch, overlap, precision.
+        study: Patch, overlap, mirroring, precision.
         device: Where the net computes.
 
     Returns:
@@ -43,6 +46,8 @@ def probabilities(net: nn.Module, image: NDArray[np.float32], study: Study, devi
     corner = clamp(np.zeros_like(shape), shape - size)
     x = torch.from_numpy(cut(image, corner, size, smallest(image)))[None]
     forward = functools.partial(_forward, net, study, device)
+    if study.evaluation.mirror:
+        forward = functools.partial(_mirrored, forward)
     with _evaluating(net), torch.inference_mode():
         result = forward(x.to(device)) if (size == patch).all() else _windows(forward, x, study, device)
         return result[0][:, *inner(corner, shape)]
@@ -55,6 +60,19 @@ def consensus(nets: Sequence[nn.Module], image: NDArray[np.float32], study: Stud
         for net in nets[1:]:
             total += probabilities(net, image, study, device)
         return total / len(nets) if len(nets) > 1 else total
+
+
+def predict(
+    nets: Sequence[nn.Module],
+    image: NDArray[np.float32],
+    spacing: Sequence[float],
+    study: Study,
+    device: torch.device,
+) -> Tensor:
+    """The nets' mean probabilities `(K, *S)` of `image`, whose voxels measure `spacing` mm, by the study's scheme."""
+    look = functools.partial(consensus, nets, study=study, device=device)
+    scheme = study.evaluation.scheme
+    return fixed_point(look, image, spacing, scheme) if isinstance(scheme, FixedPoint) else look(image)
 
 
 def label_map(values: Tensor, meta: Meta) -> NDArray[np.uint8]:
@@ -84,8 +102,14 @@ def label_map(values: Tensor, meta: Meta) -> NDArray[np.uint8]:
 
 
 def segment(nets: Sequence[nn.Module], case: CachedCase, study: Study, device: torch.device) -> NDArray[np.uint8]:
-    """The label map of `case` on its own grid, by one net or by the consensus of several."""
-    return label_map(consensus(nets, load_image(case), study, device), load_meta(case))
+    """The label map of `case` on its own grid, by one net or by the consensus of several, post-processed."""
+    image, meta, steps = load_image(case), load_meta(case), Postprocess(study)
+    spacing = meta["plan"]["spacing"]
+    with torch.inference_mode():
+        values = predict(nets, image, spacing, study, device)
+        if steps.sees_image:
+            values = steps.probabilities(values, torch.from_numpy(np.array(image)).to(values.device), spacing)
+    return steps.label_map(label_map(values, meta), meta["own"]["spacing"])
 
 
 def _windows(forward: Callable[[Tensor], Tensor], x: Tensor, study: Study, device: torch.device) -> Tensor:
@@ -109,6 +133,16 @@ def _forward(net: nn.Module, study: Study, device: torch.device, x: Tensor) -> T
     with autocast(study.training, device):
         logits: Tensor = net(x.contiguous(memory_format=layout))
     return torch.softmax(logits.float(), dim=1)
+
+
+def _mirrored(forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """The mean of what `forward` gives for `x` and for its mirror images, each turned back."""
+    axes = range(2, x.ndim)
+    flips = [chosen for n in range(len(axes) + 1) for chosen in itertools.combinations(axes, n)]
+    total = forward(x)
+    for chosen in flips[1:]:
+        total = total + forward(x.flip(chosen)).flip(chosen)
+    return total / len(flips)
 
 
 @contextmanager

@@ -123,7 +123,7 @@ class Document:
         if kind == "union_tag_not_found":
             return location, f"the key {context['discriminator']} is required here"
         if kind == "wrong_at":
-            return (*location, *context["at"].split(".")), str(error["msg"])
+            return (*location, *location_of(context["at"])), str(error["msg"])
         tag = {"union_tag_invalid": str(context.get("discriminator", "")).strip("'"), "unknown_name": "name"}.get(kind)
         if tag and (*location, tag) in self._lines:
             location = (*location, tag)
@@ -156,6 +156,11 @@ class Document:
         elif isinstance(node, yaml.SequenceNode):
             for index, value in enumerate(node.value):
                 self._walk(value, (*location, index))
+
+
+def location_of(key: str) -> Location:
+    """The location that `key` ("postprocess.0.labels") spells."""
+    return tuple(int(part) if part.isdigit() else part for part in key.split("."))
 
 
 def wrong_at(key: str, message: str) -> PydanticCustomError:

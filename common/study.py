@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from common.documents import Document, wrong_at
-from common.names import LOSSES, NETS, STRATEGIES
+from common.names import LOSSES, NETS, POSTPROCESS, STRATEGIES
 from common.registry import Registry
 
 # Keys of a study file that only a simulation reads; they stand outside the digest.
@@ -235,8 +235,34 @@ class Rounds(Section):
     buffers: Literal["aggregate", "local"] = "aggregate"
 
 
+class Sliding(Section):
+    """The whole image through overlapping windows of the patch's size, averaged with Gaussian weights."""
+
+    method: Literal["sliding"] = "sliding"
+
+
+class FixedPoint(Section):
+    """Coarse to fine (Zhou 2017): the box around what was found is looked at again until that changes no more.
+
+    Attributes:
+        coarse: The first look at the whole image has voxels so many times larger than the plan's.
+        margin: Added to the box on every side, in mm (in pixels for pictures without a physical size).
+        rounds: Most looks at a box.
+        agreement: Dice between what two looks found, all labels as one, at which the search ends.
+    """
+
+    method: Literal["fixed_point"] = "fixed_point"
+    coarse: float = Field(1.0, ge=1, le=8)
+    margin: float = Field(20.0, ge=0, le=1000)
+    rounds: int = Field(10, ge=1, le=100)
+    agreement: float = Field(0.95, gt=0, le=1)
+
+
+Scheme = Annotated[Sliding | FixedPoint, Field(discriminator="method")]
+
+
 class Evaluation(Section):
-    """Which patients are kept apart, and when the global model is validated.
+    """Which patients are kept apart, when the global model is validated, and how it looks at an image.
 
     Attributes:
         validation: Share of a site's patients on which models are chosen.
@@ -244,6 +270,9 @@ class Evaluation(Section):
         seed: Of the division; not the study's, so that repetitions with other seeds test on the same patients.
         every: Validate after every so many rounds (and after the last).
         overlap: Share by which sliding windows overlap.
+        scheme: How the net's windows go over an image.
+        mirror: Mean over the image and its mirror images along every combination of axes; for structures that look
+            alike mirrored, since training shows no mirror images.
     """
 
     validation: Fraction = 0.2
@@ -251,6 +280,8 @@ class Evaluation(Section):
     seed: int = Field(1, ge=0, lt=2**31)
     every: int = Field(1, ge=1)
     overlap: float = Field(0.5, ge=0, lt=1)
+    scheme: Scheme = Sliding()
+    mirror: bool = False
 
     @model_validator(mode="after")
     def _something_left(self) -> Self:
@@ -273,6 +304,7 @@ class Study(Section):
     strategy: Annotated[Choice, _from(STRATEGIES)] = Field(Choice(name="fedavg"), validate_default=True)
     rounds: Rounds = Rounds()
     evaluation: Evaluation = Evaluation()
+    postprocess: tuple[Annotated[Choice, _from(POSTPROCESS)], ...] = Field((), max_length=16)
 
     @model_validator(mode="after")
     def _dimensions_agree(self) -> Self:
@@ -286,6 +318,20 @@ class Study(Section):
         rules = self.plan.intensity
         if isinstance(rules, tuple) and len(rules) != len(self.data.channels):
             raise wrong_at("plan.intensity", f"has {len(rules)} rules for {len(self.data.channels)} channels")
+        return self
+
+    @model_validator(mode="after")
+    def _steps_fit(self) -> Self:
+        late = ""
+        for i, choice in enumerate(self.postprocess):
+            step = POSTPROCESS.get(choice.name)(**choice.options)
+            for option, text in step.misfits(self.data.dimensions, self.data.labels):
+                raise wrong_at(f"postprocess.{i}.{option}", text)
+            if step.on == "label map":
+                late = choice.name
+            elif late:
+                text = f"{choice.name} works on {step.on}, so it must stand before {late}, which works on the label map"
+                raise wrong_at(f"postprocess.{i}", text)
         return self
 
     @property

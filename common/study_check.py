@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from common.documents import Document, Location
+from common.documents import Document, Location, location_of
 from common.errors import StudyError
 from common.study import SIMULATION_KEYS, Choice, Study, study_of
 
@@ -23,7 +23,7 @@ def check_study(path: Path) -> tuple[Study, list[str]]:
     study = study_of(document)
     fits(document, study)
     places = [*_remarks(study), *((key, _OUTSIDE) for key in SIMULATION_KEYS if key in document.data)]
-    return study, [str(document.error(tuple(key.split(".")), text)) for key, text in places]
+    return study, [str(document.error(location_of(key), text)) for key, text in places]
 
 
 _OUTSIDE = "for simulations only: outside the digest, and checked by `fedscan simulate`"
@@ -88,6 +88,11 @@ def _remarks(study: Study) -> list[tuple[str, str]]:
             kept.validation == 0,
             "evaluation.validation",
             "no patients for validation: no round can be chosen as the best, the last one is taken",
+        ),
+        (
+            kept.mirror,
+            "evaluation.mirror",
+            "training shows no mirror images: it suits structures that look alike mirrored, not sides of a body",
         ),
         (kept.test == 0, "evaluation.test", "no patients are kept for the final test"),
     )

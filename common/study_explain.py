@@ -9,7 +9,7 @@ from typing import Any
 
 from common import wire
 from common.docstrings import descriptions, summary
-from common.names import LOSSES, NETS, STRATEGIES
+from common.names import LOSSES, NETS, POSTPROCESS, STRATEGIES
 from common.nets.describe import activation_memory, net_size
 from common.registry import Registry
 from common.study import Choice, Rounds, Study
@@ -51,6 +51,8 @@ def facts(study: Study) -> dict[str, Any]:
         "digest": study.digest(),
         "net": {"name": study.net.name, "parameters": size.parameters, "buffers": size.buffers},
         "update": {"arrays": schema.sizes, "bytes": schema.nbytes},
+        "inference": study.evaluation.scheme.model_dump() | {"mirror": study.evaluation.mirror},
+        "postprocess": [step.model_dump() for step in study.postprocess],
         "memory": {"weights": copies * size.bytes_fp32, "activations": activation_memory(study)},
         "rounds": rounds,
         "steps_per_round": steps,
@@ -100,18 +102,30 @@ def _runs(study: Study, known: dict[str, Any]) -> Iterator[str]:
     yield "    (libraries and caches come on top)"
     kept = study.evaluation
     yield f"  patients kept apart  {kept.validation:.0%} for validation, {kept.test:.0%} for one test at the end"
+    scheme = kept.scheme
+    yield f"  inference  {scheme.method}: {summary(type(scheme))}"
+    said = descriptions(type(scheme))
+    yield from (f"    {key}: {shown(value)}  ({said[key]})" for key, value in scheme if key != "method")
+    yield f"    windows overlap by {kept.overlap:.0%}"
+    if kept.mirror:
+        yield "    mean over the image and its mirror images along every combination of axes"
+    for step in study.postprocess:
+        yield from _choice("then", POSTPROCESS, step)
 
 
 def _choice(kind: str, registry: Registry, choice: Choice) -> Iterator[str]:
     target = registry.get(choice.name)
     said = descriptions(target)
-    # A loss shares its file with others; a net or a strategy has its own, whose first line says what it is.
-    yield f"  {kind}  {choice.name}: {summary(target if registry is LOSSES else inspect.getmodule(target))}"
+    # A net or a strategy has its own file, whose first line says what it is; others share theirs.
+    own_file = registry in (NETS, STRATEGIES)
+    yield f"  {kind}  {choice.name}: {summary(inspect.getmodule(target) if own_file else target)}"
     for option, value in choice.options.items():
         if option == "terms":
             for term in value:
                 inner = Choice.model_validate({key: v for key, v in term.items() if key != "weight"})
                 yield from (f"  {line}" for line in _choice(f"{term['weight']:g} ×", registry, inner))
+        elif option == "net":
+            yield from (f"  {line}" for line in _choice("2D net", registry, Choice.model_validate(value)))
         elif value is not None:
             meaning = said.get(option, "See ")
             yield f"    {option}: {shown(value)}" + ("" if meaning.startswith("See ") else f"  ({meaning})")

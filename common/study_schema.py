@@ -6,15 +6,17 @@ from typing import Any
 from pydantic import BaseModel
 
 from common.docstrings import descriptions, summary
-from common.names import LOSSES, NETS, STRATEGIES
+from common.names import LOSSES, NETS, POSTPROCESS, STRATEGIES
 from common.registry import Registry
 from common.study import (
     SIMULATION_KEYS,
     Data,
     Evaluation,
+    FixedPoint,
     Percentile,
     Plan,
     Rounds,
+    Sliding,
     Study,
     Training,
     Window,
@@ -22,11 +24,11 @@ from common.study import (
 )
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
-_PARTS = (Data, Evaluation, Percentile, Plan, Rounds, Training, Window, ZScore)
+_PARTS = (Data, Evaluation, FixedPoint, Percentile, Plan, Rounds, Sliding, Training, Window, ZScore)
 
 
 def study_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of a study file, with the options of every net, loss and strategy."""
+    """The JSON Schema (draft 2020-12) of a study file, with the options of everything that is chosen by name."""
     schema = Study.model_json_schema()
     definitions = schema["$defs"]
     del definitions["Choice"]
@@ -40,7 +42,12 @@ def study_schema() -> dict[str, Any]:
     for key, registry in (("net", NETS), ("loss", LOSSES), ("strategy", STRATEGIES)):
         default = schema["properties"][key].get("default")
         schema["properties"][key] = {**_choice(registry, definitions), "default": default}
+    # The only choice within a choice: planar's 2D net.
+    definitions["Choice"] = {"$ref": "#/properties/net"}
     definitions["Term"] = _term(schema["properties"]["loss"])
+    steps = schema["properties"]["postprocess"]
+    steps["items"] = _choice(POSTPROCESS, definitions)
+    steps["description"] = "What is done with what the net found, in this order: at validation, test and prediction."
     for key in SIMULATION_KEYS:
         schema["properties"][key] = {"description": "For simulations only; outside the digest."}
     return {"$schema": DRAFT, **schema, "title": "fedscan study", "description": summary(Study)}

@@ -41,6 +41,8 @@ evaluation:
   test: 0.2                     # of each site's patients: looked at once, at the end
   every: 2                      # validate after every so many rounds
 
+postprocess: []                 # e.g. [largest_component, {{name: remove_small, volume: 30}}]
+
 # To try the study on one machine before any hospital is asked, say where scans lie and run
 # `fedscan simulate FILE`. This part is for simulations only and is not part of the study's digest:
 # sites:

@@ -70,6 +70,26 @@ def test_one_net_several_nets_and_a_function_are_judged_alike(cases: list[Cached
     assert evaluate([organ, background, background], cases, study, CPU)[0].dice == (0.0,)
 
 
+def test_the_studys_post_processing_is_judged_for_one_net_and_for_several(
+    make_case: MakeCase, make_study: MakeStudy
+) -> None:
+    net = nn.Conv2d(1, 2, 1)
+    with torch.no_grad():
+        net.weight.copy_(torch.tensor([-1.0, 1.0]).reshape(2, 1, 1, 1))
+        net.bias.zero_()  # type: ignore[union-attr]
+    image = np.full((1, 16, 16), -1.0)
+    image[0, 2:8, 2:8] = 1.0
+    truth = image[0] > 0
+    image[0, 12:14, 12:15] = 1.0  # 6 pixels that are none of the 36
+    case = make_case("a", image, truth)
+    cleaned = make_study((16, 16), postprocess=["largest_component"])
+    for model in (net, [net, net]):
+        assert evaluate(model, [case], make_study((16, 16)), CPU)[0].dice == (pytest.approx(72 / 78),)
+        assert evaluate(model, [case], cleaned, CPU)[0].dice == (1.0,)
+    # A function is judged as it is.
+    assert evaluate(lambda c: (image[0] > 0).astype(np.uint8), [case], cleaned, CPU)[0].dice[0] < 1
+
+
 def result(*dice: float) -> CaseResult:
     return CaseResult("c", "p", dice)
 

@@ -1,4 +1,4 @@
-"""Windows, padding, precision, the way back to the own grid, and the consensus of several nets."""
+"""Windows, padding, mirror images, precision, the way back to the own grid, post-processing, and the consensus."""
 
 from collections.abc import Callable
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from client.data.cache import load_meta
 from client.data.volume import CachedCase
 from client.inference import consensus, label_map, probabilities, segment
+from common.postprocess.crf import CRF
 from common.study import Study
 
 MakeCase = Callable[..., CachedCase]
@@ -154,3 +155,62 @@ def test_segment_by_a_threshold_net(make_case: MakeCase, make_study: MakeStudy) 
     image = np.random.default_rng(0).normal(size=(1, 20, 30))
     case = make_case("a", image, image[0] > 0)
     np.testing.assert_array_equal(segment([net], case, make_study((16, 16)), CPU), image[0] > 0)
+
+
+@pytest.mark.parametrize("patch", [(12, 10), (8, 9, 10)])
+def test_mirroring_is_the_mean_over_all_mirror_images(make_study: MakeStudy, patch: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    d = len(patch)
+    net = (nn.Conv2d, nn.Conv3d)[d - 2](1, 3, 3, padding=1)
+    image = np.random.default_rng(0).normal(size=(1, *patch)).astype(np.float32)
+    study = make_study(patch, labels=["a", "b"], evaluation={"mirror": True})
+    wanted = []
+    for choice in range(2**d):
+        axes = tuple(1 + axis for axis in range(d) if choice >> axis & 1)
+        mirrored = np.ascontiguousarray(np.flip(image, axes))
+        wanted.append(np.flip(whole(net, mirrored).numpy(), axes))
+    result = probabilities(net, image, study, CPU)
+    np.testing.assert_allclose(result.numpy(), np.mean(wanted, axis=0), atol=1e-6)
+    once = probabilities(net, image, make_study(patch, labels=["a", "b"]), CPU)
+    assert abs(result - once).max() > 1e-3
+
+
+def threshold_net() -> nn.Module:
+    net = pointwise(2)
+    with torch.no_grad():
+        net.weight.copy_(torch.tensor([-1.0, 1.0]).reshape(2, 1, 1, 1))  # type: ignore[operator]
+        net.bias.zero_()  # type: ignore[operator]
+    return net
+
+
+def test_steps_on_the_label_map_see_the_own_grid(make_case: MakeCase, make_study: MakeStudy) -> None:
+    image = np.full((1, 16, 16), -1.0)
+    image[0, 2:8, 2:8] = image[0, 11:14, 11:14] = 1.0
+    case = make_case("a", image, image[0] > 0, truth=np.zeros((32, 32)))
+    plain = segment([threshold_net()], case, make_study((16, 16)), CPU)
+    small = plain[20:, 20:]
+    assert small.sum() > 9  # voxels of 0.25 mm^2
+
+    def kept(step: object) -> int:
+        label = segment([threshold_net()], case, make_study((16, 16), postprocess=[step]), CPU)
+        np.testing.assert_array_equal(label[:20, :20], plain[:20, :20])
+        return int(label[20:, 20:].sum())
+
+    assert kept("largest_component") == 0
+    area = float(small.sum()) * 0.25
+    assert kept({"name": "remove_small", "volume": area}) == small.sum()
+    assert kept({"name": "remove_small", "volume": area + 0.1}) == 0
+
+
+def test_steps_on_probabilities_come_before_the_maximum(make_case: MakeCase, make_study: MakeStudy) -> None:
+    image = np.random.default_rng(0).normal(size=(1, 12, 14)).astype(np.float32)
+    case = make_case("a", image, image[0] > 0, truth=np.zeros((24, 28)))
+    crf = {"name": "crf", "smoothness": 4.0, "radius": 2}
+    study = make_study((16, 16), postprocess=[crf, "fill_holes"])
+    net = threshold_net()
+    values = CRF(smoothness=4.0, radius=2)(whole(net, image), torch.from_numpy(image), (1.0, 1.0))
+    wanted = label_map(values, load_meta(case))
+    without_holes = segment([net], case, study, CPU)
+    assert (wanted != segment([net], case, make_study((16, 16)), CPU)).any()
+    assert (without_holes >= wanted).all()
+    np.testing.assert_array_equal(segment([net], case, make_study((16, 16), postprocess=[crf]), CPU), wanted)
