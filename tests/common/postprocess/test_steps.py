@@ -17,6 +17,7 @@ from common.errors import StudyError
 from common.names import POSTPROCESS
 from common.postprocess import Postprocess
 from common.study import Study, study_of
+from common.study_check import check_study
 
 STUDY = "name: tiny\ndata: {labels: [liver, spleen], dimensions: %d}\nplan:\n  patch: %s\ntraining: {steps: 1}\n"
 
@@ -115,3 +116,11 @@ def test_explain_says_what_is_applied(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_a_study_without_steps_says_so_in_yaml_too() -> None:
     assert study_of(Document(Path("s"), yaml.safe_dump(yaml.safe_load(text("  []\n"))))).postprocess == ()
+
+
+def test_check_remarks_that_training_shows_no_mirror_images(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(text("  - fill_holes\n") + "net: {name: dynunet, size: small}\nevaluation: {mirror: true}\n")
+    remarks = [remark for remark in check_study(path)[1] if "mirror" in remark]
+    assert len(remarks) == 1
+    assert "s.yaml:9: evaluation.mirror: training shows no mirror images" in remarks[0]
