@@ -139,6 +139,8 @@ def allowed(rule: Mapping[str, Any]) -> str:
         return " | ".join(str(value) for value in rule["enum"])
     if "const" in rule:
         return str(rule["const"])
+    if "$ref" in rule:
+        return "a name, or a name with its options"
     words = {
         "integer": "whole number", "number": "number", "boolean": "true | false", "string": "text", "array": "list",
         "object": "keys with values",

@@ -45,8 +45,8 @@ def _row(one: dict[str, Any]) -> Iterator[str]:
     sizes = one["sizes"].values()
     yield one["title"]
     yield ", ".join(f"{n}D" for n in one["dimensions"])
-    yield ", ".join(f"{size['parameters']:,}" for size in sizes)
-    yield ", ".join(f"{size['megabytes_fp32']:,.1f}" for size in sizes)
+    yield " / ".join(f"{size['parameters']:,}" for size in sizes)
+    yield " / ".join(f"{size['megabytes_fp32']:,.1f}" for size in sizes)
     yield one["norm"]
     yield str(one["receptive_field"] or "–")
     yield one["suited"]
