@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import ValidationError
 
-from client.accepted import AcceptedRuns
+from client.work.accepted import AcceptedRuns
 from common.chain import CLOCK_SLACK, Accepted, Checker, KnownRuns
 from common.errors import CheckpointError, SignatureError
 from common.manifests import (

@@ -94,7 +94,9 @@ def test_a_choice_may_be_a_name_a_flat_mapping_or_made_in_python() -> None:
 
 
 @pytest.mark.parametrize(
-    ("registry", "name"), [(r, n) for r in (NETS, LOSSES, STRATEGIES) for n in r.names()], ids=lambda v: str(v)
+    ("registry", "name"),
+    [(r, n) for r in (NETS, LOSSES, STRATEGIES) for n in r.names()],
+    ids=lambda value: str(getattr(value, "kind", value)),
 )
 def test_every_name_loads_and_its_defaults_are_valid(registry: Registry, name: str) -> None:
     assert callable(registry.get(name))
