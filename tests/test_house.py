@@ -118,4 +118,5 @@ def test_readme_holds_the_one_test_command_that_ci_runs() -> None:
     result = subprocess.run(
         ["bash", "-c", f'{rule}\nprintf %s "$command"'], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert result.stdout == 'python3 -m venv .venv && .venv/bin/pip install -q -e ".[dev]" && .venv/bin/pytest'
+    install = 'python3 -m venv .venv && .venv/bin/pip install -q -e ".[dev]"'
+    assert result.stdout == f"{install} && .venv/bin/pytest -n 3 --dist loadfile"
