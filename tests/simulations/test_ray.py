@@ -72,8 +72,12 @@ class Command:
                 found.append(dict(e.partition("=")[::2] for e in environment))
         return found
 
-    def all_gone(self, seconds: float = 30) -> bool:
-        """Whether within `seconds` nothing is left of it."""
+    def all_gone(self, seconds: float = 180) -> bool:
+        """Whether within `seconds` nothing is left of it.
+
+        Ray's agents look for their killed parent now and then only: they have been seen for 90 s after it on two busy
+        cores.
+        """
         end = time.monotonic() + seconds
         while self.others() and time.monotonic() < end:
             time.sleep(0.2)
@@ -146,7 +150,7 @@ def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
     command = Command(tmp_path, "--engine", "ray")
     command.until("trained")
     command.process.send_signal(signal.SIGINT)
-    code, said, complained = command.wait(60)
+    code, said, complained = command.wait()
     assert (code, complained.strip()) == (130, "stopped")
     assert "--resume" in said
     assert command.all_gone()
