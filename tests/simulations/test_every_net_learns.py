@@ -20,7 +20,7 @@ from common.study import Study
 from common.wire import Flat, Schema, running_statistics
 from server.checkpoint import Checkpoints
 from server.events import read_events
-from simulations.benchmarks.learning import TARGET, learn, matrix, phantoms, study
+from simulations.benchmarks.learning import CASES, TARGET, learn, matrix, phantoms, study
 
 # Of the cheap ones: a 2D net with batch normalisation, and a 3D net.
 CHEAP = [("attention_unet", 2), ("residual_unet", 3)]
@@ -96,7 +96,7 @@ def test_local_statistics_stay_where_they_are(toy, monkeypatch, name, dimensions
 
 def federation(name: str, dimensions, **rounds) -> Study:
     """Two rounds of a step each; nothing is kept for validation."""
-    training = {"rate": 1e-3, "steps": 1, "batch": 2, "precision": "fp32"}
+    training = {"rate": 1e-3, "steps": 1, "batch": CASES, "precision": "fp32"}
     return study(name, dimensions, training=training, rounds={"number": 2, **rounds})
 
 
