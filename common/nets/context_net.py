@@ -18,9 +18,9 @@ from torch import nn
 
 from common.cards import NetCard, described
 from common.errors import StudyError
-from common.nets.layers import Norm, he_normal, mirror
+from common.nets.layers import Norm, conv_unit, he_normal, mirror
 from common.nets.shapes import check_input
-from common.nets.vgg import conv_unit, enlarge, vgg_stages, vgg_widths
+from common.nets.vgg import enlarge, vgg_stages, vgg_widths
 
 _MARGIN = 186
 _STEP = 8
@@ -81,9 +81,9 @@ class ContextNet(nn.Module):
         self.pool = nn.MaxPool2d(2, ceil_mode=True)
         features = 64 * width
         self.classifier = nn.Sequential(
-            *conv_unit(2, vgg_widths(width)[-1], features, 7, norm=norm, dilation=4, pad=pad),
+            *conv_unit(2, vgg_widths(width)[-1], features, kernel=7, norm=norm, dilation=4, pad=pad),
             nn.Dropout(dropout),
-            *conv_unit(2, features, features, 1, norm=norm),
+            *conv_unit(2, features, features, kernel=1, norm=norm),
             nn.Dropout(dropout),
             nn.Conv2d(features, classes, 1),
         )
@@ -118,7 +118,7 @@ def context_module(classes: int, size: Literal["basic", "large"]) -> nn.Sequenti
     before = classes
     for factor, dilation in zip(_WIDTHS[size], _DILATIONS, strict=True):
         after = factor * classes
-        layers += conv_unit(2, before, after, 3, norm="none", dilation=dilation)
+        layers += conv_unit(2, before, after, norm="none", dilation=dilation)
         before = after
     module = nn.Sequential(*layers, nn.Conv2d(before, classes, 1))
     for layer in module:

@@ -15,10 +15,9 @@ from pydantic import Field
 from torch import nn
 
 from common.cards import NetCard, described
-from common.nets.layers import CONV, POOL, UP, Norm, he_normal, make_norm
+from common.nets.layers import CONV, POOL, UP, Norm, conv_unit, he_normal, make_norm
 from common.nets.shapes import check_input
 from common.nets.unet import UpBlock
-from common.nets.vgg import conv_unit
 
 _DILATIONS = (1, 2, 4, 8)
 
@@ -66,7 +65,7 @@ class DilatedUNet(nn.Module):
         )
         bottom: list[nn.Module] = []
         for before, dilation in zip((widths[-2], *(widths[-1:] * 3)), _DILATIONS, strict=True):
-            bottom += conv_unit(dimensions, before, widths[-1], 3, norm=norm, dilation=dilation)
+            bottom += conv_unit(dimensions, before, widths[-1], norm=norm, dilation=dilation)
         self.bottom = nn.Sequential(*bottom)
         block = partial(_double, dimensions, norm)
         self.up = nn.ModuleList(
@@ -105,7 +104,7 @@ class ResidualBlock(nn.Module):
     def __init__(self, dimensions: int, before: int, width: int, norm: Norm) -> None:
         super().__init__()
         self.convolutions = nn.Sequential(
-            *conv_unit(dimensions, before, width, 3, norm=norm),
+            *conv_unit(dimensions, before, width, norm=norm),
             CONV[dimensions](width, width, 3, padding=1),
             make_norm(norm, dimensions, width),
         )
@@ -118,5 +117,5 @@ class ResidualBlock(nn.Module):
 
 def _double(dimensions: int, norm: Norm, before: int, middle: int, after: int) -> nn.Sequential:
     return nn.Sequential(
-        *conv_unit(dimensions, before, middle, 3, norm=norm), *conv_unit(dimensions, middle, after, 3, norm=norm)
+        *conv_unit(dimensions, before, middle, norm=norm), *conv_unit(dimensions, middle, after, norm=norm)
     )

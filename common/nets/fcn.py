@@ -21,9 +21,9 @@ from torch.nn import functional as F
 
 from common.cards import NetCard, described
 from common.errors import StudyError
-from common.nets.layers import Norm, he_normal
+from common.nets.layers import Norm, conv_unit, he_normal
 from common.nets.shapes import check_input
-from common.nets.vgg import conv_unit, vgg_stages, vgg_widths
+from common.nets.vgg import vgg_stages, vgg_widths
 
 # The first convolution pads 100 where 1 would keep the size.
 _BORDER = 99
@@ -79,9 +79,9 @@ class FCN(nn.Module):
         self.pool = nn.MaxPool2d(2, ceil_mode=True)
         widths, features = vgg_widths(width), 64 * width
         self.classifier = nn.Sequential(
-            *conv_unit(2, widths[-1], features, 7, norm=norm, pad=False),
+            *conv_unit(2, widths[-1], features, kernel=7, norm=norm, pad=False),
             nn.Dropout(dropout),
-            *conv_unit(2, features, features, 1, norm=norm),
+            *conv_unit(2, features, features, kernel=1, norm=norm),
             nn.Dropout(dropout),
             nn.Conv2d(features, classes, 1),
         )

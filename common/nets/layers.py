@@ -30,6 +30,25 @@ def make_norm(norm: Norm, dimensions: int, channels: int) -> nn.Module:
     return nn.GroupNorm(math.gcd(8, channels), channels) if norm == "group" else nn.Identity()
 
 
+def conv_unit(
+    dimensions: int,
+    before: int,
+    after: int,
+    *,
+    norm: Norm,
+    kernel: int = 3,
+    dilation: int = 1,
+    pad: bool = True,
+) -> nn.Sequential:
+    """Convolution with bias, normalisation and ReLU; with `pad` and an odd kernel the size is kept."""
+    padding = dilation * (kernel // 2) if pad else 0
+    return nn.Sequential(
+        CONV[dimensions](before, after, kernel, padding=padding, dilation=dilation),
+        make_norm(norm, dimensions, after),
+        nn.ReLU(inplace=True),
+    )
+
+
 def he_normal(module: nn.Module) -> None:
     """For `net.apply`: convolutions as He et al. 2015 (doi:10.1109/ICCV.2015.123), biases 0."""
     if isinstance(module, (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)):

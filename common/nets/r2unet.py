@@ -16,8 +16,8 @@ from pydantic import Field
 from torch import nn
 
 from common.cards import NetCard, described
-from common.nets.layers import CONV, POOL, Norm
-from common.nets.u_shape import UShape, conv_unit
+from common.nets.layers import CONV, POOL, Norm, conv_unit
+from common.nets.u_shape import UShape
 
 
 class RecurrentLayer(nn.Module):

@@ -14,8 +14,8 @@ from pydantic import Field
 from torch import nn
 
 from common.cards import NetCard, described
-from common.nets.layers import CONV, POOL, UP, Norm, he_normal, make_norm
-from common.nets.u_shape import UShape, conv_unit
+from common.nets.layers import CONV, POOL, UP, Norm, conv_unit, he_normal, make_norm
+from common.nets.u_shape import UShape
 
 
 class ResidualBlock(nn.Module):

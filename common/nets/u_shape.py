@@ -6,17 +6,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from common.nets.layers import CONV, Norm, make_norm
+from common.nets.layers import Norm, conv_unit
 from common.nets.shapes import check_input
-
-
-def conv_unit(dimensions: int, before: int, after: int, *, norm: Norm, kernel: int = 3) -> nn.Sequential:
-    """Padded convolution with bias, normalisation and ReLU; keeps the size of its input."""
-    return nn.Sequential(
-        CONV[dimensions](before, after, kernel, padding=kernel // 2),
-        make_norm(norm, dimensions, after),
-        nn.ReLU(inplace=True),
-    )
 
 
 def double_conv(dimensions: int, before: int, after: int, *, norm: Norm) -> nn.Sequential:

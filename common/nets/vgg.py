@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from common.nets.layers import CONV, Norm, make_norm
+from common.nets.layers import Norm, conv_unit
 
 _CONVOLUTIONS = (2, 2, 3, 3, 3)
 _LINEAR = {2: "bilinear", 3: "trilinear"}
@@ -46,22 +46,10 @@ def vgg_stages(
     for after, convolutions, dilation in zip(vgg_widths(width), _CONVOLUTIONS, dilations, strict=True):
         layers: list[nn.Module] = []
         for _ in range(convolutions):
-            layers += conv_unit(dimensions, before, after, 3, norm=norm, dilation=dilation, pad=pad)
+            layers += conv_unit(dimensions, before, after, norm=norm, dilation=dilation, pad=pad)
             before = after
         stages.append(nn.Sequential(*layers))
     return stages
-
-
-def conv_unit(
-    dimensions: int, before: int, after: int, kernel: int, *, norm: Norm, dilation: int = 1, pad: bool = True
-) -> list[nn.Module]:
-    """Convolution with bias, normalisation, ReLU; with `pad` the size is kept."""
-    padding = dilation * (kernel // 2) if pad else 0
-    return [
-        CONV[dimensions](before, after, kernel, padding=padding, dilation=dilation),
-        make_norm(norm, dimensions, after),
-        nn.ReLU(inplace=True),
-    ]
 
 
 def enlarge(x: torch.Tensor, factor: int, size: Sequence[int]) -> torch.Tensor:
