@@ -34,8 +34,8 @@ def test_activation_memory_of_a_two_level_unet_by_hand():
     image, first, pooled, indices = n, 2 * 2 * n, 2 * n / 4, 2 * 2 * n / 4
     bottom, joined, last = 2 * 4 * n / 4, 4 * n, 2 * 2 * n
     net = 4 * (image + first + pooled + indices + bottom + joined + last)
-    # The loss keeps softmax, log-softmax, the one-hot labels and the int64 labels, of two classes; and which voxels have
-    # a label, a byte each.
+    # The loss keeps softmax, log-softmax, the one-hot labels and the int64 labels, of two classes; which voxels have
+    # a label, a byte each, too.
     loss = 4 * (3 * 2 * n + 2 * n) + n
     found = activation_memory(study({"name": "unet", "width": 2, "levels": 2, "norm": "none"}))
     assert abs(found - (net + loss)) < 200
