@@ -26,6 +26,25 @@ def test_a_layer_is_its_own_convolution_unrolled():
     torch.testing.assert_close(layer(x), third)
 
 
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_each_repetition_has_statistics_of_its_own(dimensions):
+    """With the statistics of one batch alone (momentum 1) evaluation gives for this batch what training gave."""
+    torch.manual_seed(2)
+    layer = RecurrentLayer(dimensions, 3, norm="batch", recurrences=2)
+    kind = nn.BatchNorm2d if dimensions == 2 else nn.BatchNorm3d
+    norms = [m for m in layer.modules() if isinstance(m, kind)]
+    assert len(norms) == 3
+    for norm in norms:
+        norm.momentum = 1.0
+    x = 1 + torch.randn(2, 3, *(96, 96, 12)[:dimensions])
+    training = layer(x)
+    assert [int(norm.num_batches_tracked) for norm in norms] == [1, 1, 1]
+    # Running variances are without bias, those of a batch are not: one part in 10,000 here.
+    torch.testing.assert_close(layer.eval()(x), training, rtol=1e-3, atol=1e-3)
+    norms[2].load_state_dict(norms[0].state_dict())
+    assert (layer(x) - training).abs().max() > 0.1
+
+
 @pytest.mark.parametrize("recurrences", [0, 1, 3])
 def test_each_convolution_of_a_block_runs_once_more_than_it_recurs(recurrences):
     net = r2unet(2, 1, 2, width=2, levels=3, recurrences=recurrences).eval()
