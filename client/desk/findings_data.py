@@ -93,7 +93,7 @@ def _room(home: Path, cases: Sequence[Case]) -> Check:
     size = sum(path.stat().st_size for path in files if path.exists())
     where = home / "cache" if (home / "cache").is_dir() else home
     free, need = shutil.disk_usage(where).free, CACHE_FACTOR * size
-    said = f"scans of {size / 1e9:.1f} GB, prepared up to {need / 1e9:.1f} GB; {free / 1e9:.0f} GB are free"
+    said = f"scans of {size / 1e9:.2g} GB, prepared up to {need / 1e9:.2g} GB; {free / 1e9:.0f} GB are free"
     if free < need:
         return problem("room", said, f"Make room in {where}, or mount a larger disk there")
     return ok("room", said)

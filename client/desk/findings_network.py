@@ -119,10 +119,10 @@ def _tls(credentials: LinkCredentials, proxy: Proxy | None) -> Check:
     except (OSError, ssl.SSLError) as error:
         return problem("TLS", f"the certificates of this site cannot be used ({error})", "Run: fedscan site join again")
     with contextlib.closing(raw):
-        shown = raw.getpeercert()
+        shown, version = raw.getpeercert(), raw.version()
     ends = datetime.fromtimestamp(ssl.cert_time_to_seconds(shown["notAfter"]), UTC)
     days = (ends - datetime.now(UTC)).days
-    said = f"{raw.version()}; the coordinator's certificate is of its own authority and valid for {days} days"
+    said = f"{version}; the coordinator's certificate is of its own authority and valid for {days} days"
     if days < RENEW_DAYS:
         return problem("TLS", said, "Tell the coordinator: fedscan server renew")
     return ok("TLS", said)

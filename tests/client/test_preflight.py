@@ -108,6 +108,7 @@ def test_all_well(federation: Federation, capsys: pytest.CaptureFixture[str]) ->
         "clock", "other routes", "strangers", "disk", "device", "data", "room", "processes",
     ]  # fmt: skip
     assert {check["state"] for check in told["checks"]} == {"ok"}
+    assert next(check["what"] for check in told["checks"] if check["name"] == "TLS").startswith("TLSv1.3; ")
     assert "all well; next: fedscan site start" in capsys.readouterr().out
 
 
