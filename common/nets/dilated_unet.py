@@ -30,7 +30,7 @@ _DILATIONS = (1, 2, 4, 8)
         federation="Batch normalisation's running statistics cross as rounds.buffers says (none with another `norm`); "
         "an update of 37 MB at the default width.",
         receptive_field=308,
-        small={"width": 4},
+        small={"width": 8, "levels": 3},
     )
 )
 class DilatedUNet(nn.Module):
