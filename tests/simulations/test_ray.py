@@ -115,7 +115,10 @@ def test_two_seeds_on_ray_equal_inline(tmp_path: Path, inline: dict[str, Any]) -
     assert outcome(command.out) == inline
     assert len(inline["weights"]) >= 10
     assert environments
-    assert all(e["RAY_AUTH_MODE"] == "token" and len(e["RAY_AUTH_TOKEN"]) == 64 for e in environments)
+    # A process that gives itself a title (ray::IDLE) writes it over a part of the environment that the system shows.
+    assert {e["RAY_AUTH_MODE"] for e in environments if "RAY_AUTH_MODE" in e} == {"token"}
+    (token,) = {e["RAY_AUTH_TOKEN"] for e in environments if "RAY_AUTH_TOKEN" in e}
+    assert len(token) == 64
     assert command.all_gone()
     assert complained == ""
     assert not [w for w in ("INFO", "WARN", "DEPRECATED", "Traceback", "ray::") if w in said]
