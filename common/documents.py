@@ -190,12 +190,15 @@ def _without_other_members(problems: list[_Problem]) -> list[_Problem]:
     """Keep of a union's errors those of the member that was meant.
 
     pydantic reports what is wrong for every member. A member that wants another kind of value was not meant if
-    another one got further; if none did, what all of them want is said once.
+    another one got further; if none did, what all of them want is said once. A list counts only its valid entries:
+    that it is too short says nothing where one of them is wrong.
     """
     kept: list[_Problem] = []
     for p in problems:
         wanted = wanted_kind(p.error["type"])
         others = [o for o in problems if o is not p and o.location[: len(p.location)] == p.location]
+        if p.error["type"] == "too_short" and any(len(o.location) > len(p.location) for o in others):
+            continue
         if wanted and any(len(o.location) > len(p.location) or not wanted_kind(o.error["type"]) for o in others):
             continue
         same = [w for o in others if (w := wanted_kind(o.error["type"]))]

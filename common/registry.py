@@ -56,7 +56,7 @@ class Registry:
         if name not in self._targets:
             raise PydanticCustomError(
                 "unknown_name",
-                "unknown {kind} '{name}'; known: {known}.{hint}",
+                "unknown {kind} '{name}'.{hint} Known: {known}",
                 {"kind": self.kind, "name": name, "known": ", ".join(self._targets),
                  "hint": did_you_mean(name, self._targets)},
             )  # fmt: skip

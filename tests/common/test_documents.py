@@ -58,13 +58,16 @@ def said(text: str) -> list[str]:
         ("name: tiny", "name: tiny\nstrategy: {name: fedprox, mu: .inf}",
          ["2: strategy.mu: must be a finite number, but is inf"]),
         # Names.
-        ("name: tiny", "name: tiny\nnet: dynunett", ["2: net: unknown net 'dynunett'; known: "]),
-        ("name: tiny", "name: tiny\nnet:\n  name: dynunett", ["3: net.name: unknown net 'dynunett'; known: "]),
+        ("name: tiny", "name: tiny\nnet: dynunett", ["2: net: unknown net 'dynunett'. Did you mean 'dynunet'? Known: "]),
+        ("name: tiny", "name: tiny\nnet:\n  name: dynunett", ["3: net.name: unknown net 'dynunett'. Did you mean 'dynunet'? Known: "]),
         ("steps: 10", "steps: 10\n  optimizer: adam",
          ["8: training.optimizer: 'adam' is not one of 'adamw' or 'sgd'. Did you mean 'adamw'?"]),
         ("patch: [32, 32, 32]", "patch: [32, 32, 32]\n  intensity:\n    method: zscor",
          ["7: plan.intensity.method: 'zscor' is not one of 'zscore', 'percentile', 'window'. Did you mean 'zscore'?"]),
         ("name: tiny", "name: Lung CT", ["1: name: 'Lung CT' is not allowed here: lower-case letters, digits"]),
+        # A list whose only entry is wrong is not also too short.
+        ("name: tiny", "name: tiny\nloss: {name: sum, terms: [{name: dize}]}",
+         ["2: loss.terms.0.name: unknown loss 'dize'. Did you mean 'dice'?"]),
         # Combinations.
         ("steps: 10", "steps: 10\n  epochs: 2", ["6: training: steps (10) and epochs (2) both say how long"]),
         ("steps: 10", "rate: 1", ["6: training: give steps or epochs"]),

@@ -182,7 +182,7 @@ def test_what_is_compared(tmp_path: Path, section: str, expected: list[tuple[str
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ("compare: [fedavgg]", "unknown strategy 'fedavgg'; known: fedavg, fedprox"),
+        ("compare: [fedavgg]", "unknown strategy 'fedavgg'. Did you mean 'fedavg'? Known: fedavg, fedprox"),
         ("compare:\n  - fedavg\n  - {name: fedprox, nu: 1}", "study.yaml:7: compare.1"),
         ("compare: fedavg", "study.yaml:5: compare: "),
     ],

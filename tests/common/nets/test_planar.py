@@ -163,7 +163,7 @@ def test_thin_volumes_need_no_more_slices_than_they_have():
 @pytest.mark.parametrize(
     ("net", "message"),
     [
-        ("  net: unett\n", r"s\.yaml:7: net\.net: unknown net 'unett'; known: .* Did you mean 'unet'\?"),
+        ("  net: unett\n", r"s\.yaml:7: net\.net: unknown net 'unett'\. Did you mean 'unet'\? Known: "),
         ("  net: {name: unett}\n", r"s\.yaml:7: net\.net\.name: unknown net 'unett'"),
         ("  net:\n    name: unet\n    widht: 8\n", r"s\.yaml:9: net\.net\.widht: unknown key\. Did you mean 'width'\?"),
         ("  net:\n    name: unet\n    width: 3\n", r"s\.yaml:9: net\.net\.width: 3 is not a multiple of 2"),
