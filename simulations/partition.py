@@ -21,9 +21,9 @@ from client.data.catalogue import find_cases, left_out
 from client.data.labels import label_map
 from client.data.readers import read
 from client.data.tables import NAMES, patient_of, read_rows, table_in
-from client.data.volume import Case
+from client.data.volume import Case, Source
 from client.site import LabelRule, SiteConfig
-from common.errors import StudyError
+from common.errors import DataError, StudyError
 from common.registry import did_you_mean
 from common.seeds import generator
 from common.study import Name, Section, Study
@@ -255,12 +255,18 @@ def _enough(patients: int, sites: int) -> None:
         raise StudyError(f"{patients} patients cannot be split into {sites} sites")
 
 
+def _file(image: Source) -> Path:
+    if isinstance(image, Path):
+        return image
+    raise DataError(f"{image}: a table cannot name a volume of a DICOM series. Give each site a folder of its own.")
+
+
 def _write_table(path: Path, cases: Sequence[Case]) -> Path:
     """A table of `cases` that the catalogue reads."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "label", "patient", "case"])
         for case in cases:
-            images = ";".join(str(image.resolve()) for image in case.images)
+            images = ";".join(str(_file(image).resolve()) for image in case.images)
             writer.writerow([images, case.label.resolve() if case.label else "", case.patient, case.id])
     return path

@@ -8,7 +8,7 @@ import numpy as np
 
 from client.data.labels import LabelMap
 from client.data.preprocess import Meta
-from client.data.volume import Case, Finding, Volume
+from client.data.volume import Case, Finding, Source, Volume
 
 # Share of the smallest voxel size by which two files of one case may lie apart: header rounding, not a real shift.
 GRID_TOLERANCE = 0.1
@@ -58,7 +58,7 @@ def check_channels(case: Case, images: Sequence[Volume], channels: int) -> list[
     ]
 
 
-def check_dimensions(case: Case, path: Path, volume: Volume, dimensions: int) -> list[Finding]:
+def check_dimensions(case: Case, path: Source, volume: Volume, dimensions: int) -> list[Finding]:
     """`dimensions`: a picture in a study of volumes, or the reverse."""
     found = volume.array.ndim - 1
     if found == dimensions:
@@ -69,7 +69,7 @@ def check_dimensions(case: Case, path: Path, volume: Volume, dimensions: int) ->
     ]
 
 
-def check_values(case: Case, path: Path, image: Volume) -> list[Finding]:
+def check_values(case: Case, path: Source, image: Volume) -> list[Finding]:
     """`not-finite`: NaN, infinity or more than float32 holds. `constant`: a channel in which all voxels are equal."""
     with np.errstate(over="ignore"):
         bad = int(image.array.size - np.isfinite(image.array.astype(np.float32, copy=False)).sum())
@@ -110,7 +110,7 @@ def check_lost(case: Case, own: Sequence[int], plan: Sequence[int], labels: Sequ
     return [_warning("label-lost", case, what, "Choose a finer plan.spacing or plan.size, or leave the case out.")]
 
 
-def check_grid(case: Case, path: Path, volume: Volume, reference: Volume, code: str) -> list[Finding]:
+def check_grid(case: Case, path: Source, volume: Volume, reference: Volume, code: str) -> list[Finding]:
     """`label-grid` or `image-grid`: not the voxel grid of the case's (first) image.
 
     Two grids of one shape are farthest apart at a corner, so the corners decide, not the numbers of the affines: a

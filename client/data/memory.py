@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from client.data.volume import Case, Finding
+from client.data.volume import Case, Finding, Source, Stack
 from common.disk import write_whole
 
 FILE = "intake.json"
@@ -31,12 +31,24 @@ class Memory:
         # Several processes may open one site; those that learn nothing new leave its file alone.
         self._stored = self._text() if self._path.is_file() else ""
 
-    def digest(self, path: Path) -> str:
-        """SHA-256 of the file's content, in hex; read again only if its size or modification time has changed.
+    def digest(self, source: Source) -> str:
+        """SHA-256 of the content, in hex; a file is read again only if its size or modification time has changed.
 
         Raises:
-            OSError: The file cannot be read.
+            OSError: A file cannot be read.
         """
+        if isinstance(source, Path):
+            return self._file(source)
+        return self._stack(source)
+
+    def _stack(self, stack: Stack) -> str:
+        """Of the files' contents and of what is taken from them, as a file may hold several volumes."""
+        whole = hashlib.sha256(repr((stack.shape, stack.matrix, stack.frames)).encode())
+        digests = {path: self._file(path) for path in stack.paths}
+        whole.update("".join(digests[path] for path in stack.files).encode())
+        return whole.hexdigest()
+
+    def _file(self, path: Path) -> str:
         state = path.stat()
         known = self._hashes.get(str(path))
         if known and known[1:] == [state.st_size, state.st_mtime_ns]:

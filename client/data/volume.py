@@ -1,6 +1,8 @@
 """A scan in memory, in one convention: RAS+ axes, millimetres."""
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,20 +28,98 @@ class Volume:
         return tuple(float(s) for s in np.linalg.norm(self.affine[:3, :3], axis=0)[:n])
 
 
+# What a stack remembers of its header for the gate; a key is missing where the file does not say.
+FACTS = (
+    "body_part", "burned_in", "contrast", "conversion", "field_strength", "frames_of_reference", "identifying",
+    "identity_removed", "image_type", "intercept", "kvp", "laterality", "manufacturer", "model", "number",
+    "patient_position", "photometric", "protocol", "rescale_type", "slice_thickness", "slope", "sop_class",
+    "study_description", "transfer_syntax", "units", "view", "visual_features", "window_centre", "window_width",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One volume of a DICOM series (or one picture), described but not read.
+
+    Voxel (i, j, k) of a stack is column i, row j of slice k, as the files store it; `readers.read` gives the same
+    voxels with the axes turned to the nearest RAS+ order.
+
+    Attributes:
+        files: The file of each slice, ascending along the normal (row direction × column direction). A multi-frame
+            file is repeated, once per slice.
+        frames: The 0-based frame of each slice in its file; 0 for single frames.
+        instances: The SOP instance UID of each slice.
+        series: Series instance UID. As all UIDs here, it never leaves the site and is never printed.
+        study: Study instance UID.
+        frame_of_reference: The distinct frame-of-reference UIDs of the slices, in their order. Some scanners give
+            each slice one of its own.
+        matrix: Rows of the `(4, 4)` affine, voxel (i, j, k) -> RAS+ mm. For a picture diag(row, column spacing, 1, 1).
+        shape: (columns, rows, slices); (rows, columns) for a picture (mammography, X-ray).
+        modality: CT, MR, PT, MG, DX, CR, XA, RF or another value of (0008,0060).
+        description: The series description: free text that may name anything.
+        patient: Local id: 12 hex digits of SHA-256 over patient ID and its issuer.
+        name: What tells this volume from the others of its series ("b=50", "t=3", "echo=2"); empty if it is alone.
+        facts: What the header says of itself, by the keys of `FACTS`.
+        sizes: Size in bytes and modification time in ns of each slice's file, when its header was read.
+    """
+
+    files: tuple[Path, ...]
+    frames: tuple[int, ...]
+    instances: tuple[str, ...]
+    series: str
+    study: str
+    frame_of_reference: tuple[str, ...]
+    matrix: tuple[tuple[float, ...], ...]
+    shape: tuple[int, ...]
+    modality: str
+    description: str = ""
+    patient: str = ""
+    name: str = ""
+    facts: Mapping[str, str | float] = field(default_factory=dict, hash=False)
+    sizes: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def id(self) -> str:
+        """Local id: 12 hex digits of SHA-256 over the series UID and the volume's name."""
+        return hashlib.sha256(f"{self.series}\x1f{self.name}".encode()).hexdigest()[:12]
+
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        """`(4, 4)` voxel (column, row, slice) -> RAS+ mm."""
+        return np.array(self.matrix, dtype=np.float64)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files without repetition, in the order of the slices."""
+        return tuple(dict.fromkeys(self.files))
+
+    def __str__(self) -> str:
+        """Where the volume lies and which it is; for messages that stay at the site."""
+        return f"{self.files[0].parent} ({self.name})" if self.name else str(self.files[0].parent)
+
+
+Source = Path | Stack
+
+
+def files_of(source: Source) -> tuple[Path, ...]:
+    """The files from which an image is read, in a fixed order."""
+    return (source,) if isinstance(source, Path) else source.paths
+
+
 @dataclass(frozen=True)
 class Case:
-    """One subject's files, not yet read.
+    """One subject's images, not yet read.
 
     Attributes:
         id: Unique within the site.
         patient: Cases of one patient are never split between training and test.
-        images: One file per channel, or one file with all channels.
-        label: None for a case without annotation.
+        images: One file or DICOM volume per channel, or one file with all channels.
+        label: None for a case without annotation; a DICOM file for SEG and RTSTRUCT.
     """
 
     id: str
     patient: str
-    images: tuple[Path, ...]
+    images: tuple[Source, ...]
     label: Path | None
 
 

@@ -9,7 +9,7 @@ import torch
 
 from client.data.catalogue import recognise
 from client.data.labels import label_map
-from client.data.volume import Case
+from client.data.volume import Case, files_of
 from client.desk.findings import Check, ok, problem
 from client.device import pick_device
 from client.site import SiteConfig
@@ -68,11 +68,15 @@ def data(config: SiteConfig, home: Path, study_path: Path | None) -> Iterator[Ch
     yield _room(home, cases)
 
 
+def _files(case: Case) -> list[Path]:
+    return [file for source in (*case.images, *([case.label] if case.label else [])) for file in files_of(source)]
+
+
 def _labelled(config: SiteConfig, layout: str, cases: Sequence[Case]) -> Check:
     with_label = sum(case.label is not None for case in cases)
     patients = len({case.patient for case in cases})
     said = f"{len(cases)} cases of {patients} patients (layout {layout}), {with_label} with a label"
-    missing = sum(not path.exists() for case in cases for path in (*case.images, *([case.label] if case.label else [])))
+    missing = sum(not path.exists() for case in cases for path in _files(case))
     if missing:
         return problem("data", f"{said}; {missing} of the files that are listed are not there", "Correct the table")
     if not with_label and config.use == "train":
@@ -89,7 +93,7 @@ def _rules(config: SiteConfig, study: Study) -> Check:
 
 
 def _room(home: Path, cases: Sequence[Case]) -> Check:
-    files = {path for case in cases for path in (*case.images, *([case.label] if case.label else []))}
+    files = {path for case in cases for path in _files(case)}
     size = sum(path.stat().st_size for path in files if path.exists())
     where = home / "cache" if (home / "cache").is_dir() else home
     free, need = shutil.disk_usage(where).free, CACHE_FACTOR * size

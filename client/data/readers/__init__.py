@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from client.data.readers import image2d, nifti
-from client.data.volume import Volume
+from client.data.volume import Source, Stack, Volume
 from common.errors import DataError
 
 Reader = Callable[[Path, bool], Volume]
@@ -29,16 +29,19 @@ def stem(path: Path) -> str:
     return path.name[: -len(ending)] if ending else path.stem
 
 
-def read(path: Path, *, label: bool = False) -> Volume:
-    """The scan in `path`, axes in RAS+ order.
+def read(source: Source, *, label: bool = False) -> Volume:
+    """The scan in `source`, axes in RAS+ order.
 
     Args:
-        path: A file of one of the formats of `READERS`.
+        source: A file of one of the formats of `READERS`, or a volume of a DICOM series.
         label: The file is a label map: palette indices are kept as numbers instead of being turned into colours.
 
     Raises:
         DataError: The file is missing, of an unknown format, damaged or too large; says which and what to do.
     """
+    if isinstance(source, Stack):
+        raise DataError(f"{source}: DICOM volumes cannot be read yet.")
+    path = source
     ending = suffix(path)
     if ending is None:
         raise DataError(
