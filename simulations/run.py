@@ -4,7 +4,8 @@ import common.quiet  # noqa: F401
 
 import json
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from flwr.serverapp import Grid
 
 from client.app import make_app
 from client.data.overlap import duplicates_between
-from client.data.volume import SiteData
+from client.data.volume import Finding, SiteData
 from common.disk import write_whole
 from common.errors import DataError, RoundError
 from common.study import Study
@@ -85,6 +86,9 @@ def _prepare(simulation: Simulation, study: Study, folder: Path, watcher: Watche
             data[site.config.name] = site.data(study)
         except DataError as error:
             problems.append(str(error))
+            continue
+        for text in _left_out(site.config.name, data[site.config.name].findings):
+            watcher.note(text)
     for finding in duplicates_between(data):
         text = f"{finding.what}. {finding.remedy}"
         if finding.severity == "error":
@@ -94,6 +98,15 @@ def _prepare(simulation: Simulation, study: Study, folder: Path, watcher: Watche
     if problems:
         raise DataError("\n".join(problems))
     same_cases(folder / "cases.json", data)
+
+
+def _left_out(site: str, findings: Sequence[Finding]) -> Iterator[str]:
+    """One line per kind of problem that leaves cases of `site` out; with one case as the example."""
+    errors = [finding for finding in findings if finding.severity == "error"]
+    for code, number in Counter(finding.code for finding in errors).items():
+        first = next(finding for finding in errors if finding.code == code)
+        cases = "1 case is" if number == 1 else f"{number} cases are"
+        yield f"site {site}: {cases} left out ({code}): {first.what}. {first.remedy}"
 
 
 def _run_arms(simulation: Simulation, study: Study, folder: Path, plan: Sequence[Arm], watcher: Watcher) -> None:
