@@ -1,0 +1,33 @@
+"""Why a DICOM file cannot be read, in words that are known beforehand."""
+
+from common.errors import DataError
+
+# Word -> what it says to the people of the site.
+REASONS = {
+    "damaged": "damaged or cut off",
+    "missing": "cannot be opened",
+    "not-dicom": "not a DICOM file",
+    "too-slow": "takes too long to read",
+    "too-large": "wants more memory than it may have",
+    "transfer-syntax": "compressed in a way that cannot be read",
+    "crashed": "crashed its decoder",
+    "changed": "has changed since it was listed",
+    "unsupported": "of a kind that cannot be read",
+    "header": "has a header that cannot be right",
+}
+
+
+class Unreadable(DataError):  # noqa: N818
+    """A DICOM file that cannot be read.
+
+    Its `code` is that of every DataError, as only that may leave a site.
+
+    Attributes:
+        reason: A word of `REASONS`: "damaged", "too-slow", "too-large", "transfer-syntax", "crashed", …
+        what: Details without the file's name, patient data or UIDs; may be empty.
+    """
+
+    def __init__(self, reason: str, what: str = "") -> None:
+        super().__init__(f"{REASONS[reason]}{f' ({what})' if what else ''}")
+        self.reason = reason
+        self.what = what
