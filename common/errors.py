@@ -8,7 +8,10 @@
     ├── RoundError         too few sites answered for the round to count E_ROUND
     ├── CheckpointError    a run's state on disk cannot be continued     E_CHECKPOINT
     ├── StorageError       a disk is full or refuses to be written       E_STORAGE
+    ├── ModelError         a trained model's file cannot be used         E_MODEL
     ├── IdentityError      keys, certificates or enrolment do not fit    E_IDENTITY
+    ├── PolicyError        a study wants more than the site lets out     E_POLICY
+    ├── AuditError         the site's audit log was altered              E_AUDIT
     └── SignatureError     a signed message is refused                   E_SIGNATURE
 
 The message is for the people of the machine it was raised on: it says what is wrong, where, and what to do.
@@ -66,10 +69,36 @@ class StorageError(FedscanError):
     code = "E_STORAGE"
 
 
+class ModelError(FedscanError):
+    """A trained model's file is missing, damaged, incomplete or of another version."""
+
+    code = "E_MODEL"
+
+
 class IdentityError(FedscanError):
     """A key, a certificate, a request or a join file is missing, damaged or not the one that it should be."""
 
     code = "E_IDENTITY"
+
+
+class PolicyError(FedscanError):
+    """A study or a task asks for more than the site's policy lets out.
+
+    Attributes:
+        reason: Which bound of `policy` in site.yaml stood in the way.
+    """
+
+    code = "E_POLICY"
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class AuditError(FedscanError):
+    """The site's audit log is not what was written."""
+
+    code = "E_AUDIT"
 
 
 class SignatureError(FedscanError):

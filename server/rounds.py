@@ -26,6 +26,7 @@ from server.deadlines import Deadlines
 from server.events import Event, Events, read_events
 from server.exchange import exchange
 from server.joining import MOST, Member
+from server.model import write_model
 from server.spool import Reply, Spool
 from server.strategies.fedavg import FedAvg
 
@@ -97,8 +98,10 @@ class Run:
             state.seconds += time.monotonic() - mark
             state.finished = True
             self._checkpoints.write(state)
-        # A crash between that checkpoint and this event must not lose the event.
-        if [e["event"] for e in read_events(self._events.path)[-1:]] != ["finished"]:
+        # A crash between that checkpoint and this event must lose neither the model nor the event.
+        events = read_events(self._events.path)
+        if [e["event"] for e in events[-1:]] != ["finished"]:
+            write_model(self.folder, self.study, state, self._checkpoints, events)
             self._events.append("finished", round=state.round, seconds=state.seconds, best_round=state.best_round)
         return state
 

@@ -2,17 +2,14 @@
 
 import csv
 import json
-import platform
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import yaml
-from safetensors.numpy import save_file
 
+from common.bundle import CARD, WEIGHTS, name_of, versions
 from common.disk import write_whole
 from common.errors import StudyError
 from common.nets.describe import net_size
@@ -20,6 +17,7 @@ from common.study import Study
 from common.wire import Schema
 from server.checkpoint import Checkpoints, State
 from server.events import Event, read_events
+from server.model import FOLDER, write_model
 from server.report import charts
 from server.report.html import templates
 from server.report.rounds import cost, curve
@@ -27,7 +25,6 @@ from server.report.rounds import cost, curve
 FORMAT = 1
 METHOD = "run"  # the one method of the page's charts
 PAGE, ROUNDS, NUMBERS = "report.html", "rounds.csv", "report.json"
-WEIGHTS, CARD = "model/weights.safetensors", "model/card.json"
 Row = dict[str, Any]
 
 
@@ -55,16 +52,12 @@ def write_run_report(folder: Path, study: Study, status: str, why: str | None = 
         raise StudyError(f"the run {folder.name} has no finished round yet; see: fedscan run watch {folder.name}")
     events = read_events(folder / "events.jsonl")
     found = facts(folder.name, study, state, events) | {"status": status, "why": why}
-    weights = checkpoints.weights(found["model"]["round"])
-    tensors = {e.name: weights[e.dtype][e.place].reshape(e.shape) for e in schema.entries}
-    write_whole(folder / WEIGHTS, lambda part: save_file(tensors, part, metadata={"study": state.digest}))
-    with (folder / WEIGHTS).open("rb") as file:
-        card = found["model"] | {"sha256": _sha256(file)}
-    _write_text(folder / CARD, _json(card))
+    made = write_model(folder, study, state, checkpoints, events)
+    found["model"] |= {"hash": made.model, "name": name_of(study, made.model)}
     _write_text(folder / NUMBERS, _json(found))
     write_whole(folder / ROUNDS, lambda part: _write_rounds(part, study, events))
     _write_text(folder / PAGE, render(found))
-    return [PAGE, ROUNDS, NUMBERS, WEIGHTS, CARD]
+    return [PAGE, ROUNDS, NUMBERS, f"{FOLDER}/{WEIGHTS}", f"{FOLDER}/{CARD}"]
 
 
 def facts(run: str, study: Study, state: State, events: Sequence[Event]) -> Row:
@@ -95,13 +88,8 @@ def facts(run: str, study: Study, state: State, events: Sequence[Event]) -> Row:
         "curves": [{"seed": study.seed, "method": METHOD, "trained_on": "all", **row}
                    for row in curve(events, study.rounds.number)],
         "failures": [{k: e.get(k) for k in ("time", "round", "site", "why")} for e in events if e["event"] == "failed"],
-        "model": _card(run, study, state, chosen, names, {s["name"]: s["test"] for s in sites if s["test"]}),
+        "model": _model(study, state, chosen),
     }  # fmt: skip
-
-
-def versions() -> dict[str, str]:
-    """What this coordinator runs on."""
-    return {p: version(p) for p in ("fedscan", "flwr", "torch", "monai")} | {"python": platform.python_version()}
 
 
 def render(found: Mapping[str, Any]) -> str:
@@ -152,32 +140,14 @@ def _scores(evaluated: Sequence[Event], part: str, number: int) -> Row | None:
     return {"cases": int(last["num-examples"]), "dice": last["dice"], "labels": counted}
 
 
-def _card(run: str, study: Study, state: State, chosen: int, sites: Sequence[str], test: Mapping[str, Row]) -> Row:
-    """What someone who opens the weights must know of them."""
-    size = net_size(study)
+def _model(study: Study, state: State, chosen: int) -> Row:
+    """What the page says of the model; everything is in its card."""
     return {
-        "format": "fedscan.model",
-        "version": FORMAT,
-        "run": run,
-        "study": study.name,
-        "digest": state.digest,
         "round": chosen,
-        "rounds": study.rounds.number,
-        "finished": state.finished,
         "metric": {
             "name": "mean validation Dice over the sites", "value": state.best_metric if state.best_round else None,
         },
-        "test": dict(test),
-        "sites": list(sites),
-        "dimensions": study.data.dimensions,
-        "channels": list(study.data.channels),
-        "labels": ["background", *study.data.labels],
-        "plan": study.plan.model_dump(mode="json"),
-        "net": {**study.net.model_dump(mode="json"), "parameters": size.parameters},
-        "tensors": "state_dict of the net without running statistics" if study.rounds.buffers == "local"
-                   else "state_dict of the net",
-        "versions": versions(),
-        "use": "For research. Not a medical device.",
+        "net": {**study.net.model_dump(mode="json"), "parameters": net_size(study).parameters},
     }  # fmt: skip
 
 
@@ -198,10 +168,3 @@ def _write_text(path: Path, text: str) -> None:
 
 def _json(value: Any) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _sha256(file: Any) -> str:
-    total = sha256()
-    while block := file.read(1 << 20):
-        total.update(block)
-    return total.hexdigest()

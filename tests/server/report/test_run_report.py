@@ -2,7 +2,6 @@
 
 import csv
 import json
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +67,30 @@ def test_the_model_is_the_best_rounds_net(folder: Path) -> None:
         np.testing.assert_array_equal(weights[name], tensor.numpy())
     net.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()})
     card = json.loads((folder / "model" / "card.json").read_text())
-    assert card["sha256"] == sha256((folder / "model" / "weights.safetensors").read_bytes()).hexdigest()
-    assert (card["digest"], card["round"], card["metric"]["value"]) == (STUDY.digest(), 2, 0.7)
-    assert card["labels"] == ["background", "a", "b"]
-    assert card["net"]["parameters"] == sum(p.numel() for p in net.parameters())
+    assert (card["digest"], card["figures"]["round"]) == (STUDY.digest(), 2)
+    assert [label["name"] for label in card["labels"]] == ["background", "a", "b"]
+    assert card["parameters"] == sum(p.numel() for p in net.parameters())
     assert not card["finished"]
+    found = json.loads((folder / "report.json").read_text())["model"]
+    assert (found["hash"], found["round"], found["metric"]["value"]) == (card["model"], 2, 0.7)
+
+
+def test_the_figures_are_means_over_sites_and_name_none(folder: Path) -> None:
+    write_run_report(folder, STUDY, "running")
+    found = json.loads((folder / "model" / "card.json").read_text())["figures"]
+    assert found["validation"] == {
+        "sites": 2,
+        "cases": 4,
+        "dice": pytest.approx(0.7),
+        "labels": [pytest.approx(0.7), None],
+    }
+    assert found["test"] == {"sites": 1, "cases": 1, "dice": 0.5, "labels": [0.5, None]}
+    assert found["curve"] == [{"round": 1, "dice": pytest.approx(0.3)}, {"round": 2, "dice": pytest.approx(0.7)}]
+    assert (found["rounds"], found["sites"], found["cases"]) == (2, 2, 8)
+    for name in ("card.json", "weights.safetensors"):
+        raw = (folder / "model" / name).read_bytes()
+        assert b"oslo" not in raw
+        assert b"rome" not in raw
 
 
 def test_the_numbers_are_those_of_the_events(folder: Path) -> None:
