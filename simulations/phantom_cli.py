@@ -1,7 +1,7 @@
 """The command `fedscan phantom`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -13,20 +13,29 @@ def phantom(
     folder: Annotated[Path, typer.Argument(help="Gets one folder for each hospital.", show_default=False)],
     sites: Annotated[int, typer.Option(min=1, max=100, help="Number of hospitals.")] = 2,
     cases: Annotated[int, typer.Option(min=1, max=10_000, help="Cases of each.")] = 20,
-    dimensions: Annotated[int, typer.Option(min=2, max=3, help="3: NIfTI volumes; 2: PNG pictures.")] = 3,
+    dimensions: Annotated[int, typer.Option(min=2, max=3, help="3: volumes; 2: pictures (PNG, or DICOM).")] = 3,
     difference: Annotated[
         float, typer.Option(min=0, max=2, help="How much the hospitals differ: 0 not at all, 1 as real ones may.")
     ] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="Of patients and scanners.")] = 1,
+    format: Annotated[
+        Literal["nifti", "dicom"], typer.Option(help="dicom: series with SEG or RTSTRUCT, X-ray pictures in 2D.")
+    ] = "nifti",
 ) -> None:
     """Write the scans of made-up hospitals, to try everything without a patient's.
 
-    Each folder is a data set in nnU-Net's layout with the labels liver (1) and kidneys (2).
+    Each folder is a data set in nnU-Net's layout with the labels liver (1) and kidneys (2), or DICOM with a site.yaml.
     """
     from simulations.phantom import make_phantom
 
     made = make_phantom(
-        folder, sites=sites, cases=cases, dimensions=2 if dimensions == 2 else 3, difference=difference, seed=seed
+        folder,
+        sites=sites,
+        cases=cases,
+        dimensions=2 if dimensions == 2 else 3,
+        difference=difference,
+        seed=seed,
+        format=format,
     )
     for site in made:
         typer.echo(site)
