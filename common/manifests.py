@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pydantic import AwareDatetime, Field, ValidationError, model_validator
 
 from common.errors import SignatureError
+from common.figures import Figures
 from common.records import AnyRecord, Record, RecordError, RunName, Sha256, canonical_json, read_canonical, read_record
 from common.signing import (
     MAX_SIGNED_BYTES,
@@ -36,6 +37,7 @@ MAX_SEQUENCE = 250_000  # training and validation in each round, and room for re
 MAX_ASSIGNMENT_BYTES = 12 * 1024 * 1024
 LINK = 32  # bytes of one link of the history
 
+TaskKind = Literal["join", "train", "evaluate", "result"]
 Second = Annotated[AwareDatetime, Field(description="whole seconds, UTC")]
 Round = Annotated[int, Field(ge=0, le=MAX_ROUNDS)]
 
@@ -87,6 +89,7 @@ class RoundManifest(Record):
         best: The round with the best validation so far, 0 for none.
         terms: The strategy's client half, the fields of `common.wire.Terms`.
         roster: The sites that are asked, each with its last counted reply.
+        figures: What the study found; with its result only, whose weights are the base.
     """
 
     run: RunName
@@ -94,12 +97,13 @@ class RoundManifest(Record):
     sequence: int = Field(ge=1, le=MAX_SEQUENCE)
     previous: Sha256
     round: Round
-    kind: Literal["join", "train", "evaluate"]
+    kind: TaskKind
     part: Literal["train", "validation", "test"] = "train"
     base: Sha256 | None = None
     best: Round = 0
     terms: dict[Name, float] = Field({}, max_length=32)
     roster: dict[Name, Counted] = Field(min_length=1, max_length=1000)
+    figures: Figures | None = None
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:
@@ -107,6 +111,8 @@ class RoundManifest(Record):
             raise ValueError("join comes without weights, everything else with them")
         if (self.kind == "evaluate") != (self.part != "train"):
             raise ValueError("evaluate is for validation and test cases, everything else for training cases")
+        if (self.kind == "result") != (self.figures is not None):
+            raise ValueError("the result comes with the study's figures, nothing else does")
         return self
 
     @property
@@ -116,7 +122,20 @@ class RoundManifest(Record):
 
     def core(self) -> str:
         """Hash of what a reply to this manifest depends on; equal for a task that is sent again."""
-        return sha256(canonical_json([self.task, self.study, self.base, self.terms])).hexdigest()
+        parts = [self.task, self.study, self.base, self.terms]
+        return sha256(canonical_json(parts if self.figures is None else [*parts, self.figures.sha256()])).hexdigest()
+
+
+class AuditHead(Record):
+    """How far a site's audit log has come, so that a log which lost its end can be told.
+
+    Attributes:
+        head: Hash of its last line.
+        length: How many lines it has.
+    """
+
+    head: Sha256
+    length: int = Field(ge=0)
 
 
 class ReplyHeader(Record):
@@ -134,7 +153,7 @@ class ReplyHeader(Record):
         error: A code of the closed list when the site has no answer.
         salt: Random, so that nobody can guess the hash of a reply.
         software: Version of fedscan at the site.
-        audit: Head of the site's audit log, where it keeps one.
+        audit: Head and length of the site's audit log.
     """
 
     run: RunName
@@ -148,7 +167,7 @@ class ReplyHeader(Record):
     error: str | None = Field(None, pattern=r"^E_[A-Z_]{1,30}$")
     salt: Sha256
     software: str = Field(pattern=r"^[0-9A-Za-z.+-]{1,40}$")
-    audit: Sha256 | None = None
+    audit: AuditHead | None = None
 
     @model_validator(mode="after")
     def _answer_or_error(self) -> Self:
