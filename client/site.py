@@ -78,6 +78,17 @@ class Network(BaseModel):
         return self
 
 
+class Operators(BaseModel):
+    """Who may approve, stop and look at what leaves, on this machine.
+
+    Attributes:
+        group: Unix group whose members may; none for the user of the trainer alone. The link's user must not be in it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    group: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] | None = None
+
+
 class SiteConfig(BaseModel):
     """A site's own settings (site.yaml).
 
@@ -93,6 +104,7 @@ class SiteConfig(BaseModel):
             signed. Simulations do not ask.
         limits: Where the site stops to believe what it is sent.
         network: The site's way to its coordinator.
+        operators: Who may say what happens here.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -106,6 +118,7 @@ class SiteConfig(BaseModel):
     accept: Literal["signer"] | tuple[Sha256, ...] = ()
     limits: Limits = Limits()
     network: Network = Network()
+    operators: Operators = Operators()
 
 
 def site_of_home(home: Path) -> SiteConfig:

@@ -17,6 +17,7 @@ from typing import Literal
 from client.device import pick_device
 from client.handover.control import BEAT, Progress, TrainerBusyError, TrainerStatus, serve
 from client.handover.mailbox import Arrays, Mailbox, Ref
+from client.handover.operators import Operations, serve_operators
 from client.identity import Identity
 from client.site import site_of_home
 from client.work.discretion import Discretion
@@ -111,6 +112,10 @@ class Trainer:
                 "kind": manifest.kind, "done": job.done, "of": job.of, "since": None if idle else job.since,
             }
         )  # fmt: skip
+
+    def operations(self) -> Operations:
+        """What the site's operators may ask."""
+        return Operations()
 
     def run(self) -> None:
         """Do one task after the other until `stop` is called."""
@@ -249,7 +254,8 @@ def run(home: Path, form: Form = "text") -> None:
         trainer = Trainer(home)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: trainer.stop())
-        with serve(mailbox.socket, trainer):
+        group = config.operators.group
+        with serve(mailbox.socket, trainer), serve_operators(home, group, trainer.operations()):
             log.info("trainer of %s ready on %s", who.site, pick_device(config.device))
             trainer.run()
     log.info("trainer of %s stopped", who.site)

@@ -63,7 +63,7 @@ def test_they_share_one_folder_and_see_no_key_of_each_other() -> None:
     both = {target for target in trainer if target in link}
     assert {t for t in both if trainer[t][1] or link[t][1]} == {"/site/shared"}
     assert both == {"/site/shared", "/site/site.yaml", "/site/federation.json"}
-    assert set(trainer) - both == {"/site/trainer", "/site/cache", "/data"}
+    assert set(trainer) - both == {"/site/trainer", "/site/cache", "/site/operators", "/data"}
     assert set(link) - both == {"/site/link", "/site/certificates"}
 
 

@@ -60,7 +60,7 @@ def test_link_and_trainer_are_two_users_who_share_one_folder() -> None:
     assert writes[0] & writes[1] == {"/var/lib/fedscan/shared"}
     assert "/var/lib/fedscan/link" in trainer["InaccessiblePaths"][0]
     hidden = " ".join(link["InaccessiblePaths"]).split()
-    assert {"/var/lib/fedscan/trainer", "-/srv/scans"} <= set(hidden)
+    assert {"/var/lib/fedscan/trainer", "/var/lib/fedscan/operators", "-/srv/scans"} <= set(hidden)
     assert trainer["ReadOnlyPaths"] == ["-/srv/scans"]
 
 
@@ -87,4 +87,6 @@ def test_apptainer_runs_the_same_image_apart() -> None:
     assert "/data:ro" in trainer
     assert "/data" not in link
     assert "trainer:/site/trainer" not in link
+    assert "operators" in trainer
+    assert "operators" not in link
     assert all("--containall" in line and "--no-privs" in line for line in (trainer, link))

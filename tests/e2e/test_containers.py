@@ -130,7 +130,7 @@ def server_image() -> Iterator[Image]:
 def hospital(tmp_path: Path) -> Path:
     """A folder as the compose file expects it: site/ beside it, and scans."""
     site = tmp_path / "site"
-    for folder in ("trainer", "link", "cache", "shared", "certificates"):
+    for folder in ("trainer", "link", "cache", "shared", "operators", "certificates"):
         (site / folder).mkdir(parents=True)
     for file in ("site.yaml", "federation.json", "link/node_key", "trainer/reply-1.pem"):
         (site / file).write_text("x")
@@ -254,7 +254,7 @@ def few_scans(data: Path, folder: Path, site: str) -> None:
 
 def hospital_of(folder: Path, name: str, image: Image, data: Path) -> Machine:
     few_scans(data, folder / "scans", name)
-    for part in ("site/cache", "site/shared"):
+    for part in ("site/cache", "site/shared", "site/operators"):
         (folder / part).mkdir(parents=True)
     give_to_containers(folder / "site")
     machine = Machine(folder, name, image, "compose.site.yaml", folder / "scans")
