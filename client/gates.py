@@ -56,6 +56,7 @@ def gate_out(schema: Schema, study: Study, task: Task, site: str, reply: Message
         "join": ({METRICS, TASK}, wire.JOIN_METRIC_KEYS),
         "train": ({ARRAYS, METRICS}, wire.train_metric_keys()),
         "evaluate": ({METRICS}, wire.evaluate_metric_keys(study)),
+        "result": ({METRICS}, wire.RESULT_METRIC_KEYS),
     }[task.kind]
     if set(reply.content) != wanted:
         raise WireError(f"a reply to {task.kind} holds {', '.join(sorted(wanted))} and nothing else")

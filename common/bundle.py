@@ -141,6 +141,11 @@ def model_hash(digest: str, tensors: Mapping[str, Tensor]) -> str:
     return total.hexdigest()
 
 
+def model_hash_of(study: Study, flat: Mapping[str, NDArray[Any]]) -> str:
+    """The same of weights as they cross."""
+    return model_hash(study.digest(), _named(study, flat))
+
+
 def labels_of(study: Study) -> tuple[Label, ...]:
     """The values of a study's masks."""
     codes: Mapping[str, str] = getattr(study.data, "codes", {})
@@ -171,11 +176,7 @@ def write_bundle(
     Raises:
         StorageError: The disk is full.
     """
-    schema, digest = Schema.of(study), study.digest()
-    shared = {
-        e.name: torch.from_numpy(np.array(flat[e.dtype][e.place], dtype=e.dtype)).reshape(e.shape)
-        for e in schema.entries
-    }
+    digest, shared = study.digest(), _named(study, flat)
     with torch.device("meta"):
         parameters = sum(p.numel() for p in build_net(study).parameters())
     extra = {name: tensor.detach().cpu().contiguous() for name, tensor in (local or {}).items()}
@@ -255,6 +256,14 @@ def _shapes(study: Study, local: bool) -> dict[str, tuple[str, tuple[int, ...]]]
         net = build_net(study)
     own = running_statistics(net) if study.rounds.buffers == "local" and not local else frozenset()
     return {n: (str(t.dtype), tuple(t.shape)) for n, t in net.state_dict().items() if n not in own}
+
+
+def _named(study: Study, flat: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
+    """Weights as they cross, as the net's tensors."""
+    return {
+        e.name: torch.from_numpy(np.array(flat[e.dtype][e.place], dtype=e.dtype)).reshape(e.shape)
+        for e in Schema.of(study).entries
+    }
 
 
 def _tensors(file: Path) -> dict[str, Tensor]:

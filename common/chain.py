@@ -113,6 +113,10 @@ class Checker:
         before = known.runs.get(order.run)
         self._check_order(study, order, before, now)
         manifest = verified_manifest(assignment.manifest, key_of(order.round_key), self._coordinator)
+        if manifest.kind == "result":
+            _check_result(study, manifest, before)
+        else:
+            self._check_accepted(study)
         self._check_manifest(order, manifest)
         head = _check_chain(manifest, assignment, before)
         position = _position(manifest)
@@ -131,18 +135,21 @@ class Checker:
         digest = study.digest()
         if order.study != digest:
             raise SignatureError(Refusal.STUDY, f"the order of run {order.run} is for another study")
-        if self._accept != "signer" and digest not in self._accept:
-            raise SignatureError(
-                Refusal.NOT_ACCEPTED,
-                f"study {study.name} is signed but not accepted here; to accept it, add its digest {digest} to accept "
-                "in site.yaml",
-            )
         if before is not None and before.study != digest:
             raise SignatureError(Refusal.FORK, f"run {order.run} was begun with another study")
         if before is not None and order.issued < before.order_issued:
             raise SignatureError(Refusal.OLDER, f"run {order.run} has a newer order than the one that came")
         if now > order.valid_until + CLOCK_SLACK:
             raise SignatureError(Refusal.EXPIRED, f"the order of run {order.run} ended on {order.valid_until:%Y-%m-%d}")
+
+    def _check_accepted(self, study: Study) -> None:
+        digest = study.digest()
+        if self._accept != "signer" and digest not in self._accept:
+            raise SignatureError(
+                Refusal.NOT_ACCEPTED,
+                f"study {study.name} is signed but not accepted here; to accept it, add its digest {digest} to accept "
+                "in site.yaml",
+            )
 
     def _check_manifest(self, order: RunOrder, manifest: RoundManifest) -> None:
         if manifest.run != order.run:
@@ -153,6 +160,14 @@ class Checker:
             raise SignatureError(Refusal.ROUNDS, f"round {manifest.round} was asked; {order.max_rounds} were ordered")
         if self._site not in manifest.roster:
             raise SignatureError(Refusal.ROSTER, f"{self._site} is not on the roster of this task")
+
+
+def _check_result(study: Study, manifest: RoundManifest, before: Known | None) -> None:
+    """A result asks for no work, so whether the study may (still) run here does not matter: it may have ended."""
+    if before is None:
+        raise SignatureError(Refusal.TASK, f"{manifest.task} is of a run in which this site took no part")
+    if manifest.figures is None or not manifest.figures.fits(len(study.data.labels)):
+        raise SignatureError(Refusal.FORM, f"{manifest.task}: its figures are of other labels than the study's")
 
 
 def _check_chain(manifest: RoundManifest, assignment: Assignment, before: Known | None) -> bytes:
@@ -179,9 +194,11 @@ def _check_chain(manifest: RoundManifest, assignment: Assignment, before: Known 
 
 
 def _position(manifest: RoundManifest) -> Position | None:
-    """Where a task stands among those of its run; none for `join`, which may come at any time."""
+    """Where a task stands among those of its run, the result last; none for `join`, which may come at any time."""
     if manifest.kind == "join":
         return None
+    if manifest.kind == "result":
+        return (2, 0, 0)
     if manifest.part == "test":
         # Once, at the end, with the weights of whatever round was the best.
         return (1, 0, 0)

@@ -135,7 +135,7 @@ class Task(BaseModel):
 
     Attributes:
         run: Names the run in our own words, never Flower's, whose ids die with its process.
-        kind: `join` asks for the number of cases only.
+        kind: `join` asks for the number of cases only; `result` brings the final model and asks for nothing.
         part: The cases to evaluate on.
         acknowledged: The last round whose reply of this site was counted, 0 for none: what the site keeps between
             rounds goes on from there.
@@ -146,7 +146,7 @@ class Task(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     run: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,100}$")
     round: int = Field(ge=0)
-    kind: Literal["join", "train", "evaluate"]
+    kind: Literal["join", "train", "evaluate", "result"]
     part: Part = "train"
     acknowledged: int = Field(0, ge=0)
     best: int = Field(0, ge=0)
@@ -264,6 +264,8 @@ def evaluate_metric_keys(study: Study) -> frozenset[str]:
     return frozenset({"num-examples", "dice", "seconds", *per_label})
 
 
+# The site's word that it has the result; always 1.
+RESULT_METRIC_KEYS = frozenset({"stored"})
 JOIN_METRIC_KEYS = frozenset({"train", "validation", "test", "patients", "steps"})
 
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Protocol
 
 from flwr.app import ArrayRecord, Message
 
 from common import wire
+from common.figures import Figures
+from common.manifests import TaskKind
 from common.study import Part, Study
 from common.wire import Flat, Schema, Task, Terms
 
@@ -28,11 +30,12 @@ class Ask:
         best: The round with the best validation so far, 0 for none.
         terms: The strategy's client half.
         deadline: Seconds.
+        figures: What the study found; with its result only.
     """
 
     run: str
     round: int
-    kind: Literal["join", "train", "evaluate"]
+    kind: TaskKind
     to: Mapping[str, int]
     roster: Sequence[str]
     flat: Flat | None = None
@@ -42,6 +45,7 @@ class Ask:
     best: int = 0
     terms: Terms = field(default_factory=Terms)
     deadline: float | None = None
+    figures: Figures | None = None
 
     def arrays(self) -> ArrayRecord | None:
         """The weights as Flower's record, one for all messages."""

@@ -14,11 +14,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from common.disk import write_whole
 from common.errors import CheckpointError, SignatureError
+from common.figures import Figures
 from common.manifests import (
     Assignment,
     Counted,
     RoundManifest,
     SignedStudy,
+    TaskKind,
     genesis,
     link,
     verified_manifest,
@@ -68,12 +70,13 @@ class Manifests:
     def issue(
         self,
         number: int,
-        kind: Literal["join", "train", "evaluate"],
+        kind: TaskKind,
         part: Literal["train", "validation", "test"],
         base: str | None,
         roster: Mapping[str, Counted],
         terms: Mapping[str, float] | None = None,
         best: int = 0,
+        figures: Figures | None = None,
     ) -> Assignment:
         """The assignment of a task; the newest manifest again when it says the same.
 
@@ -85,6 +88,7 @@ class Manifests:
             roster: The sites that are asked, with their last counted replies.
             terms: The strategy's client half.
             best: The round with the best validation so far.
+            figures: What the study found; with its result only.
 
         Returns:
             What travels with the weights, the same for all sites.
@@ -94,12 +98,13 @@ class Manifests:
         """
         last = self.last
         same = last and last.model_copy(update={"round": number, "kind": kind, "part": part, "base": base, "best": best,
-                                                "terms": dict(terms or {}), "roster": dict(roster)})  # fmt: skip
+                                                "terms": dict(terms or {}), "roster": dict(roster),
+                                                "figures": figures})  # fmt: skip
         if self._last is None or same != last:
             manifest = RoundManifest(
                 run=self.order.run, study=self.order.study, sequence=last.sequence + 1 if last else 1,
                 previous=self._head.hex(), round=number, kind=kind, part=part, base=base, best=best,
-                terms=dict(terms or {}), roster=dict(roster),
+                terms=dict(terms or {}), roster=dict(roster), figures=figures,
             )  # fmt: skip
             signed = sign(self._key, Kind.MANIFEST, sites_of(self._coordinator), manifest.canonical())
             text = signed.canonical()

@@ -66,7 +66,7 @@ class Sealed:
         assignment = self._manifests.issue(
             ask.round, ask.kind, ask.part, None if ask.flat is None else arrays_sha256(ask.flat),
             {site: Counted(round=ask.acknowledged.get(site, 0), reply=ask.replies.get(site)) for site in ask.roster},
-            ask.terms.model_dump() if ask.kind == "train" else {}, ask.best,
+            ask.terms.model_dump() if ask.kind == "train" else {}, ask.best, ask.figures,
         )  # fmt: skip
         self._asked = self._manifests.last
         text, arrays = assignment.canonical(), ask.arrays()
@@ -105,5 +105,5 @@ def _message(node: int, ask: Ask, assignment: bytes, arrays: ArrayRecord | None)
     content = RecordDict({wire.ASSIGNMENT: ConfigRecord({"assignment": assignment})})
     if arrays is not None:
         content[wire.ARRAYS] = arrays
-    kind = "query" if ask.kind == "join" else ask.kind
+    kind = "query" if ask.kind in ("join", "result") else ask.kind
     return Message(content, dst_node_id=node, message_type=kind, ttl=TTL, group_id=f"{ask.run}/{ask.round}")

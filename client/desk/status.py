@@ -203,6 +203,7 @@ def _training(status: SiteStatus) -> tuple[bool, str, str]:
         "join": "counting cases for",
         "train": f"round {trainer.round} of",
         "evaluate": f"validation of round {trainer.round} of",
+        "result": "the result of",
     }[trainer.kind or "join"]
     of = f"{task} study {trainer.study} (run {trainer.run})"
     if trainer.since is None:

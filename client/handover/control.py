@@ -68,7 +68,7 @@ class TrainerStatus(Record):
     digest: Sha256 | None = None
     run: RunName | None = None
     round: Count | None = None
-    kind: Literal["join", "train", "evaluate"] | None = None
+    kind: Literal["join", "train", "evaluate", "result"] | None = None
     done: Count = 0
     of: Count = 0
     since: AwareDatetime | None = None

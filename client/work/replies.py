@@ -43,8 +43,8 @@ def write_reply(mailbox: Mailbox, offer: Offer, outcome: Outcome) -> Ref:
         salt=secrets.token_hex(32), software=software(),
     )  # fmt: skip
     signed = sign_reply(who.reply_key, who.coordinator, header)
-    # The answer to join must not replace an update that the coordinator may ask for again.
-    name = COUNTS if manifest.kind == "join" else REPLY
+    # These answers must not replace an update that the coordinator may ask for again.
+    name = COUNTS if manifest.kind in ("join", "result") else REPLY
     return mailbox.put_reply(signed.canonical(), outcome.metrics, outcome.arrays, name)
 
 

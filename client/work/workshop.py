@@ -17,6 +17,7 @@ from client.device import pick_device
 from client.handover.mailbox import Arrays
 from client.site import SiteConfig
 from client.training import Progress
+from client.work.homecoming import bring_home
 from client.work.midround import Midround
 from client.work.replies import Outcome
 from client.work.tasks import Offer
@@ -62,6 +63,8 @@ class Workshop:
             offer: The task.
             arrays: Its weights; the dictionary is emptied, so that they do not outlive their use.
         """
+        if offer.manifest.kind == "result":
+            return bring_home(self._home, offer, arrays)
         self._turn_to(offer)
         site = self._open()
         site.progress = lambda stream, count: self._begin(f"{offer.key} {stream} {count}", count)

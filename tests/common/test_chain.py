@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from client.work.accepted import AcceptedRuns
 from common.chain import CLOCK_SLACK, Accepted, Checker, KnownRuns
 from common.errors import CheckpointError, SignatureError
+from common.figures import Figures, Scores
 from common.manifests import (
     Assignment,
     Counted,
@@ -127,6 +128,49 @@ def test_a_site_may_miss_rounds_and_join_late(world: World) -> None:
     assert world.take(world.train(4)).manifest.sequence == 4
     late = World(world.folder / "late")
     late.take(world.train(5))
+
+
+def figures(labels: int = 1, dice: float = 0.5) -> Figures:
+    found = Scores(sites=2, cases=3, dice=dice, labels=(dice,) * labels)
+    return Figures(round=1, rounds=5, sites=2, cases=9, test=found)
+
+
+def test_the_result_comes_last_and_comes_again(world: World) -> None:
+    world.take(world.train(1))
+    result = world.chain().issue(1, "result", "train", BASE, ROSTER, figures=figures())
+    found = world.take(result)
+    assert (found.again, found.manifest.figures) == (False, figures())
+    assert world.take(result).again
+    assert world.refuses(world.train(5)) == Refusal.OLDER
+    assert world.refuses(world.chain().issue(1, "result", "train", OTHER_BASE, ROSTER, figures=figures())) == (
+        Refusal.FORK
+    )
+    assert world.refuses(world.chain().issue(1, "result", "train", BASE, ROSTER, figures=figures(dice=0.9))) == (
+        Refusal.FORK
+    )
+
+
+def test_the_result_reaches_a_site_that_no_longer_accepts_the_study(world: World) -> None:
+    world.take(world.train(1))
+    world.accept = ()
+    assert world.refuses(world.train(2)) == Refusal.NOT_ACCEPTED
+    world.take(world.chain().issue(1, "result", "train", BASE, ROSTER, figures=figures()))
+
+
+def test_no_result_of_a_run_in_which_the_site_took_no_part(world: World) -> None:
+    assert world.refuses(world.chain().issue(1, "result", "train", BASE, ROSTER, figures=figures())) == Refusal.TASK
+
+
+def test_figures_of_other_labels_are_refused(world: World) -> None:
+    world.take(world.train(1))
+    assert world.refuses(world.chain().issue(1, "result", "train", BASE, ROSTER, figures=figures(2))) == Refusal.FORM
+
+
+def test_figures_come_with_the_result_and_with_nothing_else(world: World) -> None:
+    with pytest.raises(ValidationError, match="figures"):
+        world.train(1, figures=figures())
+    with pytest.raises(ValidationError, match="figures"):
+        world.chain().issue(1, "result", "train", BASE, ROSTER)
 
 
 def test_replays_and_older_rounds_are_refused(world: World) -> None:

@@ -1,0 +1,59 @@
+"""The result of a run comes home: the final model and the study's figures, among the models that this site has."""
+
+import common.quiet  # noqa: F401
+
+import math
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from client.app import load_buffers
+from client.gates import float_norm
+from client.handover.mailbox import Arrays
+from client.models import models_folder
+from client.work.replies import Outcome
+from client.work.state import SiteState
+from client.work.tasks import Offer
+from common.bundle import model_hash_of, name_of, write_bundle
+from common.errors import WireError
+from common.nets import build_net
+from common.study import Study
+from common.wire import RESULT_METRIC_KEYS, Flat, Task, running_statistics
+
+
+def bring_home(home: Path, offer: Offer, arrays: Arrays) -> Outcome:
+    """Keep the result that a verified manifest brings; the same result twice is one model.
+
+    Args:
+        home: The site's folder.
+        offer: The task, of the kind `result`.
+        arrays: The weights, already held against the manifest; the dictionary is emptied.
+
+    Returns:
+        The word that it is here: nothing else leaves.
+
+    Raises:
+        WireError: The weights are no numbers, or beyond the site's limit.
+        StorageError: The disk is full.
+    """
+    study, figures = offer.study, offer.manifest.figures
+    flat: Flat = {d: np.frombuffer(raw, np.dtype(d).newbyteorder("<")) for d, raw in arrays.items()}
+    norm, most = float_norm(flat), offer.config.limits.norm
+    if figures is None or not (math.isfinite(norm) and norm <= most):
+        raise WireError(f"the result's weights have the norm {norm:g}; site.yaml allows {most:g} (limits.norm)")
+    folder = models_folder(home) / name_of(study, model_hash_of(study, flat))
+    own = _own(home / "trainer" / "runs", study, offer.task)
+    write_bundle(folder, study, offer.manifest.run, flat, figures, local=own)
+    arrays.clear()
+    return Outcome(dict.fromkeys(RESULT_METRIC_KEYS, 1.0))
+
+
+def _own(runs: Path, study: Study, task: Task) -> dict[str, Tensor] | None:
+    """The running statistics with which this site made the final test, where the study leaves them here."""
+    if study.rounds.buffers != "local":
+        return None
+    net = build_net(study)
+    load_buffers(net, study, SiteState(runs / "state" / task.run).load(min(task.acknowledged, task.round)))
+    state = net.state_dict()
+    return {name: state[name] for name in running_statistics(net)}
