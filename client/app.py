@@ -18,6 +18,7 @@ from client.data.patches import Batches
 from client.data.volume import SiteData
 from client.evaluation import evaluate, summary
 from client.gates import gate_in, gate_out
+from client.policy import Policy
 from client.site import Limits, SiteConfig
 from client.training import (
     Progress,
@@ -89,6 +90,7 @@ class OpenSite:
         workplace: Where its nets live.
         on_step: Called after each training step.
         steps: Training steps per round; as the study says for the site's own cases if none.
+        policy: What may leave; a simulation has none.
 
     Attributes:
         progress: Gives, for the stream of batches and the number of steps, how far the round has come already.
@@ -103,6 +105,7 @@ class OpenSite:
         workplace: Workplace,
         on_step: Callable[[], None] = lambda: None,
         steps: Callable[[Study], int] | None = None,
+        policy: Policy | None = None,
     ) -> None:
         self.config = config
         self.home = home
@@ -112,6 +115,7 @@ class OpenSite:
         self.on_case: Callable[[int, int], None] = lambda done, total: None
         self._load = load
         self._steps = steps
+        self.policy = policy
         self._plan: str | None = None
         self._batches: Batches | None = None
 
@@ -128,7 +132,7 @@ class OpenSite:
         It is seeded by the study and by what the cases hold, not by the site's name: equal data give equal batches.
         """
         cases = self.data(study).train
-        stream = derive(study.seed, "batches", *sorted(c.key for c in cases))
+        stream = derive(study.seed, "batches", *sorted(c.content for c in cases))
         if self._batches is None or self._batches.study.training != study.training:
             self._batches = Batches(cases, study, stream)
         return self._batches
@@ -154,7 +158,8 @@ def make_app(open_site: Callable[[Context], OpenSite]) -> ClientApp:
                 study, task = wire.read_instruction(message)
                 site = open_site(context)
                 reply = handle(site, message, study, task)
-                return gate_out(site.workplace.schema(study), study, task, site.config.name, reply)
+                schema, name = site.workplace.schema(study), site.config.name
+                return gate_out(schema, study, task, name, reply, site.policy)
             except FedscanError as error:
                 log.error("%s: %s", error.code, error)
                 return wire.error_reply(message, error.code)
@@ -175,11 +180,17 @@ def _join(site: OpenSite, message: Message, study: Study, task: Task) -> Message
     patients = {c.patient for c in (*data.train, *data.validation, *data.test)}
     counts = {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)}
     steps = site.steps(study) if data.train else 0
-    return wire.site_reply(message, site.config.name, {**counts, "patients": len(patients), "steps": steps})
+    told: dict[str, float] = {**counts, "patients": len(patients), "steps": steps}
+    if site.policy is not None:
+        told = site.policy.counts(told)
+    return wire.site_reply(message, site.config.name, told)
 
 
 def _train(site: OpenSite, message: Message, study: Study, task: Task) -> Message:
     started = time.monotonic()
+    count = site.steps(study)
+    if site.policy is not None:
+        site.policy.check_training(len(site.data(study).train), count)
     net, loss = site.workplace.take(study, message, site.config.limits)
     state = SiteState(site.home / "state" / task.run)
     state.clean(task.acknowledged, task.best if study.rounds.buffers == "local" else 0)
@@ -188,7 +199,6 @@ def _train(site: OpenSite, message: Message, study: Study, task: Task) -> Messag
     optimizer = make_optimizer(net, study.training)
     if study.training.optimizer_state == "keep":
         restore_optimizer(optimizer, kept)
-    count = site.steps(study)
     span = Span((task.round - 1) * count, count, study.rounds.number * count)
     batches = site.batches(study)
     torch.manual_seed(derive(batches.stream, "dropout", task.round))
@@ -214,14 +224,17 @@ def _evaluate(site: OpenSite, message: Message, study: Study, task: Task) -> Mes
     started = time.monotonic()
     if task.part == "train":
         raise WireError("a model is never evaluated on training cases")
+    cases, small = getattr(site.data(study), task.part), 1
+    if site.policy is not None:
+        site.policy.check_evaluation(len(cases))
+        small = site.policy.small
     net, _ = site.workplace.take(study, message, site.config.limits)
     # The final test is made with the weights of the best round, and so with what the site kept of that one.
     counted = min(task.acknowledged, task.round)
     load_buffers(net, study, SiteState(site.home / "state" / task.run).load(counted))
-    cases = getattr(site.data(study), task.part)
     results = evaluate(net, cases, study, site.workplace.device, site.on_case)
     write_results(site.home / "results" / task.run / f"round-{task.round:05d}-{task.part}.json", study, results)
-    return wire.metrics_reply(message, {**summary(results, study), "seconds": time.monotonic() - started})
+    return wire.metrics_reply(message, {**summary(results, study, small), "seconds": time.monotonic() - started})
 
 
 def load_buffers(net: nn.Module, study: Study, kept: dict[str, Tensor]) -> None:

@@ -37,7 +37,7 @@ def same_cases(path: Path, data: Mapping[str, SiteData]) -> None:
     """
     # A list, because the order of the sites is the order in which their updates are added up.
     now: list[Any] = [
-        [name, {part: [[c.id, c.key] for c in getattr(d, part)] for part in ("train", "validation", "test")}]
+        [name, {part: [[c.id, c.content] for c in getattr(d, part)] for part in ("train", "validation", "test")}]
         for name, d in data.items()
     ]
     if not path.exists():

@@ -53,6 +53,7 @@ def meta_in(folder: Path) -> Meta:
     meta = json.loads((folder / META).read_text(encoding="utf-8"))
     return {
         "image": meta["image"],
+        "content": meta["content"],
         "own": meta["own"],
         "plan": meta["plan"],
         "voxels": meta["voxels"],

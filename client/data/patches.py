@@ -61,7 +61,7 @@ class Batches:
     def __init__(self, cases: Sequence[CachedCase], study: Study, stream: int) -> None:
         if not cases:
             raise DataError("the site has no training case that can be used; see its findings")
-        self.cases = tuple(sorted(cases, key=lambda case: (case.key, case.id)))
+        self.cases = tuple(sorted(cases, key=lambda case: (case.content, case.id)))
         self.study = study
         self.stream = stream
         self._patch = np.array(study.plan.patch)

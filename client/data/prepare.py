@@ -28,7 +28,7 @@ from common.seeds import generator
 from common.study import Study
 
 # Part of every key: raise it when the same files would give other arrays.
-FORMAT = 2
+FORMAT = 3
 # Labelled voxels kept per case as centres for patches.
 FOREGROUND = 10_000
 # Each worker holds one case in memory.
@@ -101,16 +101,16 @@ def _case(case: Case, *, study: Study, labels: LabelMap, cache: Path, memory: Me
     folder = cached.folder_of(cache, key)
     errors: Sequence[Finding] = ()
     if not cached.is_complete(folder):
-        errors = memory.findings(key, case) or _make(case, study, labels, folder, key)
+        errors = memory.findings(key, case) or _make(case, study, labels, folder)
     if errors:
         memory.keep(key, case, errors)
         return _Result(case, tuple(errors))
     meta = cached.meta_in(folder)
     odd = checks.warnings(case, meta, study.data.labels)
-    return _Result(case, tuple(odd), CachedCase(case.id, case.patient, folder, key, meta["image"]))
+    return _Result(case, tuple(odd), CachedCase(case.id, case.patient, folder, meta["content"], meta["image"]))
 
 
-def _make(case: Case, study: Study, labels: LabelMap, folder: Path, key: str) -> list[Finding]:
+def _make(case: Case, study: Study, labels: LabelMap, folder: Path) -> list[Finding]:
     """The errors of `case`; if there are none, its arrays are put in `folder`."""
     data = study.data
     try:
@@ -121,26 +121,28 @@ def _make(case: Case, study: Study, labels: LabelMap, folder: Path, key: str) ->
         errors = checks.check_case(case, images, label, len(data.channels), data.dimensions, labels)
         if not errors:
             image = Volume(np.concatenate([v.array for v in images]), images[0].affine)
-            _store(image, labels.apply(label.array[0]), study, folder, key)
+            _store(image, labels.apply(label.array[0]), study, folder)
     except DataError as error:
         return [checks.unreadable(case, error)]
     return errors
 
 
-def _store(image: Volume, truth: NDArray[np.uint8], study: Study, folder: Path, key: str) -> None:
+def _store(image: Volume, truth: NDArray[np.uint8], study: Study, folder: Path) -> None:
     own = preprocess.grid(image.array.shape[1:], image.affine)
     plan = preprocess.plan_grid(image, study.plan)
     raw = image.array.astype(np.float32)
     label = preprocess.resample_label(truth, own, plan)
+    picture = fingerprint(raw)
+    content = hashlib.sha256(picture.encode() + np.ascontiguousarray(truth).tobytes()).hexdigest()
     arrays: dict[str, NDArray[Any]] = {
         "image": preprocess.resample(preprocess.normalise(raw, study.plan.intensity), own, plan),
         "label": np.ascontiguousarray(label),
         "truth": np.ascontiguousarray(truth),
-        "foreground": _foreground(label, key),
+        "foreground": _foreground(label, content),
     }
     counts = [np.bincount(a.ravel(), minlength=study.classes)[1 : study.classes].tolist() for a in (truth, label)]
     meta: preprocess.Meta = {
-        "image": fingerprint(raw), "own": own, "plan": plan, "voxels": counts[0], "plan_voxels": counts[1],
+        "image": picture, "content": content, "own": own, "plan": plan, "voxels": counts[0], "plan_voxels": counts[1],
     }  # fmt: skip
     cached.store(folder, arrays, meta)
 
@@ -155,13 +157,13 @@ def fingerprint(image: NDArray[np.float32]) -> str:
     return digest.hexdigest()
 
 
-def _foreground(label: NDArray[np.uint8], key: str) -> NDArray[np.int32]:
+def _foreground(label: NDArray[np.uint8], content: str) -> NDArray[np.int32]:
     """`(N, dims + 1)`: up to FOREGROUND labelled voxels, alike many of each label where there are, and their labels.
 
-    Equal keys draw the same ones.
+    Equal contents draw the same ones.
     """
     values = [int(v) for v in np.unique(label) if v not in (0, IGNORE)]
-    random = generator(0, "foreground", key)
+    random = generator(0, "foreground", content)
     chosen = [np.empty((0, label.ndim + 1), dtype=np.int64)]
     for value in values:
         voxels = np.argwhere(label == value)

@@ -36,11 +36,13 @@ class Grid(TypedDict):
 class Meta(TypedDict):
     """What is kept beside a case's arrays; names no file and no patient.
 
-    `image` is the SHA-256 of the scan's voxels, the same in whatever file they lie (`prepare.fingerprint`). `voxels`
-    counts the voxels of each of the study's labels on the case's own grid, `plan_voxels` on the plan's.
+    `image` is the SHA-256 of the scan's voxels, the same in whatever file they lie (`prepare.fingerprint`), `content`
+    that of the scan's and the label's. `voxels` counts the voxels of each of the study's labels on the case's own grid,
+    `plan_voxels` on the plan's.
     """
 
     image: str
+    content: str
     own: Grid
     plan: Grid
     voxels: list[int]

@@ -152,14 +152,15 @@ class CachedCase:
         folder: Holds `image.npy` (C, *S) float32, `label.npy` (*S) uint8 on the plan's grid, `truth.npy` uint8 on the
             case's own grid in RAS+ order, `foreground.npy` (N, dims + 1) int32 labelled voxels, each with its label,
             `meta.json`.
-        key: SHA-256 over plan and file contents; equal keys mean equal arrays.
+        content: SHA-256 over the voxels of scan and label as they were read, in whatever files they lie; what is
+            random about a case is seeded with it.
         image: SHA-256 of the scan's voxels, whatever the plan, the label and the file in which they lie.
     """
 
     id: str
     patient: str
     folder: Path
-    key: str
+    content: str
     image: str
 
 

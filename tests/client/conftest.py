@@ -49,6 +49,7 @@ def make_case(tmp_path: Path) -> MakeCase:
         own = label if truth is None else truth
         meta: Meta = {
             "image": name,
+            "content": name,
             "plan": _grid(label.shape, 1.0, label.shape),
             "own": _grid(own.shape, label.shape[0] / own.shape[0], label.shape),
             "voxels": [int((own == 1).sum())],

@@ -99,7 +99,7 @@ def test_dimensions_and_channel_grids() -> None:
 
 def test_oddities_of_usable_cases_are_warnings() -> None:
     own = {"shape": [3, 4, 5], "affine": np.eye(4).tolist(), "spacing": [1.0, 1.0, 1.0]}
-    meta: Meta = {"image": "", "own": own, "plan": own, "voxels": [4, 2], "plan_voxels": [4, 2]}  # type: ignore[typeddict-item]
+    meta: Meta = {"image": "", "content": "", "own": own, "plan": own, "voxels": [4, 2], "plan_voxels": [4, 2]}  # type: ignore[typeddict-item]
     assert checks.warnings(CASE, meta, ["a", "b"]) == []
     (lost,) = checks.warnings(CASE, {**meta, "plan_voxels": [4, 0]}, ["a", "b"])
     assert (lost.code, lost.severity, "b is too small" in lost.what) == ("label-lost", "warning", True)

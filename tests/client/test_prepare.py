@@ -65,7 +65,7 @@ def test_a_prepared_case_holds_what_its_docstring_says(scans: Path) -> None:
     assert data.findings == ()
     case = data.train[0]
     meta, image, label = cached.load_meta(case), cached.load_image(case), cached.load_label(case)
-    assert case.folder == scans.parent / "cache" / case.key[:2] / case.key
+    assert case.folder.parent == scans.parent / "cache" / case.folder.name[:2]
     assert sorted(f.name for f in case.folder.iterdir()) == [
         "foreground.npy", "image.npy", "label.npy", "meta.json", "truth.npy"]  # fmt: skip
     assert isinstance(image, np.memmap)
@@ -113,9 +113,23 @@ def test_another_home_reuses_the_cache(scans: Path, monkeypatch: pytest.MonkeyPa
     assert run(scans, home="elsewhere") == first
 
 
+def test_content_is_what_the_voxels_are_in_whatever_file(scans: Path) -> None:
+    def contents(data: SiteData) -> dict[str, str]:
+        return {c.id: c.content for part in (data.train, data.validation, data.test) for c in part}
+
+    first = contents(run(scans))
+    for image in (scans / "images").iterdir():
+        loaded = nib.load(image)
+        again = nib.Nifti1Image(np.asanyarray(loaded.dataobj).astype("float64"), loaded.affine)
+        nib.save(again, image)
+    assert contents(run(scans)) == first
+    write_case(scans, "case0", seed=17)
+    assert {id_ for id_, content in contents(run(scans)).items() if content != first[id_]} == {"case0"}
+
+
 def test_the_key_follows_content_plan_and_label_rules(scans: Path) -> None:
     def keys(data: SiteData) -> dict[str, str]:
-        return {c.id: c.key for part in (data.train, data.validation, data.test) for c in part}
+        return {c.id: c.folder.name for part in (data.train, data.validation, data.test) for c in part}
 
     first = keys(run(scans))
     assert keys(run(scans, study(labels=["tumour"]))).items().isdisjoint(first.items())
@@ -276,7 +290,7 @@ def test_a_damaged_cache_is_made_again(scans: Path) -> None:
 def test_many_writers_of_one_case(tmp_path: Path) -> None:
     folder = cached.folder_of(tmp_path, "ab" * 32)
     own = {"shape": [4], "affine": np.eye(4).tolist(), "spacing": [1.0]}
-    meta = {"image": "", "own": own, "plan": own, "voxels": [1], "plan_voxels": [1]}
+    meta = {"image": "", "content": "", "own": own, "plan": own, "voxels": [1], "plan_voxels": [1]}
     left = folder.parent / ".killed.123"
     left.mkdir(parents=True)
     os.utime(left, (0, 0))

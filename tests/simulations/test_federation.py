@@ -46,7 +46,7 @@ def test_one_site_equals_local_training(toy, toy_study, norm: str, optimizer: st
     cases = toy.sites["a"](study).train
     torch.manual_seed(derive(study.seed, "weights"))
     net = channels_last(build_net(study))
-    stream = derive(study.seed, "batches", *sorted(c.key for c in cases))
+    stream = derive(study.seed, "batches", *sorted(c.content for c in cases))
     batches = (Batches(cases, study, stream).at(step) for step in range(9))
     loss = build_loss(study, net)
     train(net, loss, make_optimizer(net, study.training), batches, study.training, Span(0, 9, 9), Terms())
