@@ -129,7 +129,9 @@ def test_names_without_a_reader(tmp_path: Path) -> None:
     assert suffix(Path("a/B.NII.GZ")) == ".nii.gz"
     assert stem(Path("a/case.1.nii.gz")) == "case.1"
     assert suffix(Path(".nii")) is None
-    assert set(READERS) == {".nii", ".nii.gz", ".png", ".jpg", ".jpeg", ".tif", ".tiff"}
+    assert stem(Path("a/case.seg.nrrd")) == "case"
+    pictures = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
+    assert set(READERS) == {".nii", ".nii.gz", ".nrrd", ".nhdr", ".seg.nrrd"} | pictures
 
 
 GREY8 = np.arange(12, dtype=np.uint8).reshape(3, 4)
@@ -204,6 +206,9 @@ def test_pictures_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.Monkey
 def _samples(folder: Path) -> dict[str, bytes]:
     write(folder / "s.nii", np.arange(60, dtype=np.int16).reshape(3, 4, 5))
     write(folder / "s.nii.gz", np.arange(60, dtype=np.float32).reshape(3, 4, 5))
+    for name, packed in (("s.nrrd", False), ("z.nrrd", True)):
+        scan = SimpleITK.GetImageFromArray(np.arange(60, dtype=np.int16).reshape(3, 4, 5))
+        SimpleITK.WriteImage(scan, str(folder / name), useCompression=packed)
     Image.fromarray(COLOUR8).save(folder / "s.png")
     Image.fromarray(COLOUR8).save(folder / "s.jpg")
     Image.fromarray(GREY8).save(folder / "s.tif")

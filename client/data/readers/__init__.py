@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from client.data.readers import image2d, nifti
+from client.data.readers import image2d, nifti, nrrd
 from client.data.volume import Source, Stack, Volume
 from common.errors import DataError
 
@@ -12,6 +12,7 @@ Reader = Callable[[Path, bool], Volume]
 # File name ending -> reader(path, label). `label` says that the numbers are classes, not brightness.
 READERS: dict[str, Reader] = {
     **dict.fromkeys(nifti.SUFFIXES, nifti.read),
+    **dict.fromkeys(nrrd.SUFFIXES, nrrd.read),
     **dict.fromkeys(image2d.SUFFIXES, image2d.read),
 }
 

@@ -24,7 +24,7 @@ _TIFF = (".tif", ".tiff")
 # What the two decoders raise on damaged bytes, found by changing bytes at random (see the tests).
 _DAMAGED = (
     OSError, EOFError, ValueError, SyntaxError, TypeError, LookupError, ArithmeticError, AttributeError,
-    struct.error, zlib.error, tifffile.TiffFileError,
+    NotImplementedError, struct.error, zlib.error, tifffile.TiffFileError,
 )  # fmt: skip
 
 

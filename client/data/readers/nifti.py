@@ -46,7 +46,7 @@ def read(path: Path, label: bool = False) -> Volume:
         raise DataError(
             f"{path}: damaged or not a NIfTI file ({type(error).__name__}). Copy or export the file again."
         ) from None
-    return _canonical(path, array, np.asarray(image.affine, dtype=np.float64))
+    return canonical(path, array, np.asarray(image.affine, dtype=np.float64))
 
 
 def _open(path: Path) -> gzip.GzipFile | io.BufferedReader:
@@ -82,7 +82,12 @@ def _drain(stream: io.BufferedIOBase) -> None:
             return
 
 
-def _canonical(path: Path, array: NDArray[np.generic], affine: NDArray[np.float64]) -> Volume:
+def canonical(path: Path, array: NDArray[np.generic], affine: NDArray[np.float64]) -> Volume:
+    """A stored `array` (X, Y[, Z[, C or 1[, C]]]) as a Volume with its axes turned to the nearest RAS+ order.
+
+    Raises:
+        DataError: Too many dimensions, or an affine that cannot be used; the message names `path`.
+    """
     flat = array.ndim <= 2
     while array.ndim < 3:
         array = array[..., np.newaxis]
