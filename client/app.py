@@ -188,10 +188,10 @@ def _join(site: OpenSite, message: Message, study: Study, task: Task) -> Message
 
 def _train(site: OpenSite, message: Message, study: Study, task: Task) -> Message:
     started = time.monotonic()
+    net, loss = site.workplace.take(study, message, site.config.limits)
     count = site.steps(study)
     if site.policy is not None:
         site.policy.check_training(len(site.data(study).train), count)
-    net, loss = site.workplace.take(study, message, site.config.limits)
     state = SiteState(site.home / "state" / task.run)
     state.clean(task.acknowledged, task.best if study.rounds.buffers == "local" else 0)
     kept = state.load(task.acknowledged)

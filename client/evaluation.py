@@ -64,17 +64,24 @@ def label_means(results: Sequence[CaseResult], labels: Sequence[str]) -> dict[st
     return {label: mean(r.dice[i] for r in results) for i, label in enumerate(labels)}
 
 
-def summary(results: Sequence[CaseResult], study: Study) -> dict[str, float]:
+def summary(results: Sequence[CaseResult], study: Study, small: int = 1) -> dict[str, float]:
     """The numbers of an evaluation that a study may hand on: means and counts, no case.
+
+    Args:
+        results: Of the cases.
+        study: Its labels.
+        small: What fewer cases have is left out, as if none had it: from the other numbers nobody can find it either.
 
     Returns:
         `dice.LABEL` and `cases.LABEL`: mean over the cases that have the label, and how many have it; `dice`: the mean
         of those means over the labels that any case has; `num-examples`: the cases with at least one Dice. Always
         finite: a mean over no case is 0, and its count says so.
     """
-    means = label_means(results, study.data.labels)
+    every = label_means(results, study.data.labels)
+    means = {label: m if m.of >= small else mean(()) for label, m in every.items()}
+    told = [i for i, m in enumerate(means.values()) if m.of]
     overall = mean(m.value for m in means.values())
-    judged = sum(mean(r.dice).of > 0 for r in results)
+    judged = sum(mean(r.dice[i] for i in told).of > 0 for r in results)
     numbers: dict[str, float] = {"num-examples": judged, "dice": overall.value if overall.of else 0.0}
     for label, m in means.items():
         numbers[f"dice.{label}"] = m.value if m.of else 0.0

@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-from flwr.app import ConfigRecord, Message
+from flwr.app import ConfigRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
+from client.policy import Policy
 from client.site import Limits
 from common import wire
 from common.errors import WireError
@@ -39,14 +40,18 @@ def gate_in(schema: Schema, message: Message, limits: Limits) -> Flat:
     return flat
 
 
-def gate_out(schema: Schema, study: Study, task: Task, site: str, reply: Message) -> Message:
+def gate_out(
+    schema: Schema, study: Study, task: Task, site: str, reply: Message, policy: Policy | None = None
+) -> Message:
     """`reply`, when it holds nothing but what a reply to `task` may hold.
 
     That is: the schema's tensors, whole and finite, with an update and with nothing else; exactly the metrics of the
     closed list for this kind of task, each a finite number; to `join` the site's name. Or the code of an error.
+    Under a policy the numbers are rounded, and neither too few cases nor too large an update pass.
 
     Raises:
         WireError: Something else is in it, or something is missing.
+        PolicyError: It tells of too little, or too much.
     """
     if reply.has_error():
         if reply.error.reason not in wire.ERROR_CODES:
@@ -60,12 +65,15 @@ def gate_out(schema: Schema, study: Study, task: Task, site: str, reply: Message
     }[task.kind]
     if set(reply.content) != wanted:
         raise WireError(f"a reply to {task.kind} holds {', '.join(sorted(wanted))} and nothing else")
-    wire.read_metrics(reply, keys, {})
+    metrics = wire.read_metrics(reply, keys, {})
     name = reply.content.get(TASK)
     if name is not None and (not isinstance(name, ConfigRecord) or dict(name) != {"site": site}):
         raise WireError("a site tells its own name and nothing else")
     if task.kind == "train":
         wire.read_arrays(schema, reply)
+    if policy is not None:
+        leaving = policy.fitting(task.kind, metrics, schema.nbytes if task.kind == "train" else 0)
+        reply.content[METRICS] = MetricRecord(dict(leaving))
     return reply
 
 

@@ -6,8 +6,10 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from client.hours import Window
+from client.policy import Policy
 from common.documents import Document
-from common.records import Sha256
+from common.records import Sha256, canonical_json
 from common.study import Name
 
 
@@ -29,15 +31,32 @@ LabelRule = int | tuple[int, ...] | LabelRange
 
 
 class Limits(BaseModel):
-    """Where a site stops to believe what it is sent.
+    """Where a site stops to believe what it is sent, and what of the machine is not for fedscan.
 
     Attributes:
         norm: Largest L2 norm of the weights of a task, over all floating-point values of the net. Nets that learn have
             norms of 10 to 10 000; what is far beyond is broken, or made to do something else than to learn.
+        gpu_memory: Share of the GPU's memory that may be taken.
+        threads: Of the CPU, for computing; as many as there are if none.
+        disk: GB that must stay free where the site's folder is: with less nothing is begun.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     norm: float = Field(1e6, gt=0, allow_inf_nan=False)
+    gpu_memory: float = Field(1.0, gt=0, le=1)
+    threads: int | None = Field(None, ge=1, le=1024)
+    disk: float = Field(1.0, ge=0, allow_inf_nan=False)
+
+
+class Egress(BaseModel):
+    """What is kept here of what leaves; that it left is always written down (`fedscan site egress show`).
+
+    Attributes:
+        keep: Whether a copy of every reply stays in trainer/sent/.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    keep: bool = False
 
 
 class Network(BaseModel):
@@ -102,7 +121,10 @@ class SiteConfig(BaseModel):
         device: `auto` takes CUDA, else MPS, else the CPU.
         accept: Digests of the studies that may run here when the coordinator sends them, or `signer` for all that it
             signed. Simulations do not ask.
-        limits: Where the site stops to believe what it is sent.
+        limits: Where the site stops to believe what it is sent, and what of the machine it leaves alone.
+        policy: What may leave, whatever a study asks. Simulations do not ask.
+        hours: Times of day at which work may be done, such as `20:00-06:00`; always if none. Simulations do not ask.
+        egress: What is kept of what leaves.
         network: The site's way to its coordinator.
         operators: Who may say what happens here.
     """
@@ -117,8 +139,16 @@ class SiteConfig(BaseModel):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     accept: Literal["signer"] | tuple[Sha256, ...] = ()
     limits: Limits = Limits()
+    policy: Policy = Policy()
+    hours: tuple[Window, ...] = ()
+    egress: Egress = Egress()
     network: Network = Network()
     operators: Operators = Operators()
+
+    def permits(self) -> bytes:
+        """The settings that say what may happen here, in one spelling, so that a change of them can be seen."""
+        return canonical_json(self.model_dump(mode="json", include={"accept", "limits", "policy", "hours", "egress",
+                                                                    "operators"}))  # fmt: skip
 
 
 def site_of_home(home: Path) -> SiteConfig:

@@ -33,8 +33,19 @@ accept: []
 # auto takes CUDA, else MPS, else the CPU.
 # device: auto
 
-# The largest L2 norm of weights that is taken for a net's; nets that learn have 10 to 10 000.
-# limits: {{norm: 1e6}}
+# What may leave, whatever a study asks: fewest steps, patches in a step and training cases behind an update, highest
+# learning rate; counts below small, and scores over so few cases, are withheld; decimals of scores.
+policy: {{steps: 10, batch: 2, rate: 1, cases: 10, small: 5, digits: 4}}
+
+# When work may be done, on this machine's clock; always without it.
+# hours: ["20:00-06:00"]
+
+# The largest L2 norm of weights that is taken for a net's (nets that learn have 10 to 10 000); the share of the GPU's
+# memory and the threads that may be taken; GB that must stay free on the disk.
+# limits: {{norm: 1e6, gpu_memory: 1, threads: 8, disk: 1}}
+
+# A copy of every reply stays in trainer/sent/; what left, and its hash, is always written down.
+# egress: {{keep: true}}
 """
 
 

@@ -6,7 +6,6 @@ is known elsewhere. Nothing of a patient stands here: what a line may hold is th
 """
 
 import logging
-import os
 import secrets
 import threading
 import time
@@ -18,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, Field
 
-from common.disk import not_written
+from client.work.journal import append_line, mend
 from common.errors import AuditError, StorageError
 from common.manifests import AuditHead
 from common.records import Record, RecordError, RunName, Sha256, canonical_json, read_canonical
@@ -163,7 +162,7 @@ class Audit:
         self._path, self._clock = path, clock
         self._lock = threading.Lock()
         self._quiet: dict[tuple[str, str], tuple[float, float, int]] = {}
-        torn = _mend(path)
+        torn = mend(path, MAX_LINE)
         try:
             self._head = verify(path)
         except AuditError as error:
@@ -209,41 +208,3 @@ class Audit:
             self.append(event, code=code, reason=reason, times=times + 1 if times else None, **details)
         except StorageError as error:
             log.error("the audit log: %s", error)
-
-
-def append_line(path: Path, line: bytes) -> None:
-    """Put one line at the end of a file and on the disk, or leave the file as it was; raises StorageError."""
-    handle = -1
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        size = os.fstat(handle).st_size
-        try:
-            with os.fdopen(os.dup(handle), "wb") as file:
-                file.write(line + b"\n")
-            os.fsync(handle)
-        except OSError:
-            os.ftruncate(handle, size)
-            raise
-    except OSError as error:
-        raise not_written(path, error) from None
-    finally:
-        if handle >= 0:
-            os.close(handle)
-
-
-def _mend(path: Path) -> bool:
-    """Cut off a line without an end, which nothing relied on: whoever writes waits until a line is whole."""
-    if not path.exists():
-        return False
-    with path.open("rb+") as file:
-        size = file.seek(0, os.SEEK_END)
-        tail = min(size, MAX_LINE + 1)
-        file.seek(size - tail)
-        end = file.read(tail)
-        keep = size - tail + end.rfind(b"\n") + 1
-        if keep == size or (b"\n" not in end and size > tail):
-            return False
-        file.truncate(keep)
-        os.fsync(file.fileno())
-        return True

@@ -92,6 +92,7 @@ class Intake:
 
         Raises:
             SignatureError: It is not signed, altered, replayed, from a fork, or not accepted here.
+            PolicyError: The study asks for more than site.yaml lets out.
             WireError: The file is not the one that was named, or does not hold the bytes of the study's net.
             StudyError: site.yaml is wrong.
             IdentityError: The site's keys are missing.
@@ -107,6 +108,7 @@ class Intake:
             assignment = read_assignment(file.metadata["assignment"].encode())
             accepted = checker.check(self._accepted.known(), assignment, datetime.now(UTC))
             schema = self._schema_of(accepted.study)
+            config.policy.check_study(accepted.study, schema.nbytes)
             if file.sizes != ({} if accepted.manifest.base is None else schema.sizes):
                 raise WireError(f"{accepted.manifest.task}: its arrays are not the ones of the study's schema")
             yield Offer(accepted, config, credentials, schema, _task(accepted.manifest, credentials.site), file)

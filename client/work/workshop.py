@@ -99,7 +99,7 @@ class Workshop:
         folder, cache = self._home / "trainer" / "runs", self._home / "cache"
         site = OpenSite(
             config, folder, lambda study: prepare(study, config, cache=cache, home=folder, progress=self._report),
-            Workplace(device),
+            Workplace(device), policy=config.policy,
         )  # fmt: skip
         site.on_case = self._report
         self._site, self._opened = site, wanted

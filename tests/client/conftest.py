@@ -84,6 +84,8 @@ def make_study() -> MakeStudy:
 SIGNER, ROUND, REPLY, STRANGER = (Ed25519PrivateKey.from_private_bytes(bytes([n] * 32)) for n in (1, 2, 3, 4))
 COORDINATOR = key_id(SIGNER.public_key())
 NOW = datetime.now(UTC)
+# The tests' sites have a handful of cases and learn for a few steps.
+OPEN = "{steps: 1, batch: 1, cases: 1, small: 1, digits: null}"
 
 
 @pytest.fixture(scope="session")
@@ -117,7 +119,10 @@ class Hospital:
 
     def configure(self, **changes: Any) -> None:
         labels = {"liver": 1, "kidneys": 2}
-        config = {"name": "proposed", "data": str(self.scans), "labels": labels, "accept": "signer", "device": "cpu"}
+        config = {
+            "name": "proposed", "data": str(self.scans), "labels": labels, "accept": "signer", "device": "cpu",
+            "policy": OPEN,
+        }  # fmt: skip
         lines = (f"{k}: {v}\n" for k, v in {**config, **changes}.items())
         (self.home / "site.yaml").write_text("".join(lines))
 

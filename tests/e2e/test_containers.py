@@ -252,6 +252,10 @@ def few_scans(data: Path, folder: Path, site: str) -> None:
             shutil.copy(file, folder / kind)
 
 
+# Seven cases, and a few steps.
+OPEN = "policy: {steps: 1, batch: 1, cases: 1, small: 1, digits: null}\n"
+
+
 def hospital_of(folder: Path, name: str, image: Image, data: Path) -> Machine:
     few_scans(data, folder / "scans", name)
     for part in ("site/cache", "site/shared", "site/operators"):
@@ -260,7 +264,7 @@ def hospital_of(folder: Path, name: str, image: Image, data: Path) -> Machine:
     machine = Machine(folder, name, image, "compose.site.yaml", folder / "scans")
     machine.setup("site", "init", "--name", name)
     settings = folder / "site" / "site.yaml"
-    settings.write_text(f"name: {name}\ndata: /data\ndevice: cpu\naccept: signer\n")
+    settings.write_text(f"name: {name}\ndata: /data\ndevice: cpu\naccept: signer\n{OPEN}")
     return machine
 
 

@@ -190,7 +190,7 @@ def test_a_full_disk_leaves_the_log_whole(tmp_path: Path, monkeypatch: pytest.Mo
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("client.work.audit.os.fsync", full)
+    monkeypatch.setattr("client.work.journal.os.fsync", full)
     with pytest.raises(StorageError, match="No space"):
         log.append("paused", who="ada")
     log.refused("E_WIRE")

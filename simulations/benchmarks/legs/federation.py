@@ -68,7 +68,9 @@ def study(parameters: int, tensors: int, rounds: int) -> Study:
 def _enrol(coordinator: Coordinator, enrolment: Enrolment, home: Path, name: str) -> None:
     home.mkdir()
     (home / "scans").mkdir()
-    settings = {"name": name, "data": "scans", "accept": "signer", "device": "cpu"}
+    # What is timed is the way, not a study.
+    policy = {"steps": 1, "batch": 1, "cases": 1, "small": 1, "digits": None}
+    settings = {"name": name, "data": "scans", "accept": "signer", "device": "cpu", "policy": policy}
     (home / "site.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     applicant = read_request(make_keys(home, name))
     join = enrolment.add(applicant, name, coordinator.unlock(b"").authority)
