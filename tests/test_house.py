@@ -13,9 +13,9 @@ PACKAGES = ("server", "client", "common", "simulations")
 
 # Third parties and the only places that may import them.
 ROOMS = {
-    "pydicom": ("client/data/", "simulations/phantom"),
-    "highdicom": ("client/data/", "simulations/phantom"),
-    "nibabel": ("client/data/", "simulations/phantom"),
+    "pydicom": ("client/data/", "simulations/dicom"),
+    "highdicom": ("client/data/", "simulations/dicom"),
+    "nibabel": ("client/data/", "simulations/phantom", "simulations/dicom_phantom"),
     "tifffile": ("client/data/",),
     "matplotlib": ("server/report/", "simulations/"),
 }
