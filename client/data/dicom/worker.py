@@ -21,6 +21,8 @@ from client.data.dicom.problems import REASONS, Unreadable
 TASKS = {
     "headers": "client.data.dicom.header:headers",
     "pixels": "client.data.dicom.pixels:pixels",
+    "export": "client.data.export.objects:export",
+    "privacy": "client.data.gate.identity:privacy",
 }
 
 _Answer = dict[str, Any]

@@ -1,0 +1,1 @@
+"""De-identified copies of a site's cases: `run.export`."""
