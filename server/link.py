@@ -51,6 +51,7 @@ class _Open:
     site: str
     objects: frozenset[str]
     allowance: Allowance
+    aside: bool = False
     ready: bool = False
     confirmed: bool = False
 
@@ -134,13 +135,22 @@ class Fleet:
     def send(self, messages: Iterable[Message]) -> list[str]:
         """Put tasks where their sites find them; tasks that are still open are given up.
 
-        Equal tensors of many messages are stored once.
+        Equal tensors of many messages are stored once. What was sent aside waits on, unless its site is asked now.
         """
-        self.forget()
+        for message_id in [i for i, task in list(self._open.items()) if not task.aside]:
+            self._close(message_id)
         with no_object_id_recompute():
-            return [self._send(message) for message in messages]
+            return [sent for message in messages if (sent := self._send(message)) is not None]
 
-    def _send(self, message: Message) -> str:
+    def send_aside(self, message: Message) -> str | None:
+        """Put a message where its site finds it, beside the open tasks of other sites.
+
+        A site is asked one thing at a time: None while it has an open task, and a task takes the message's place.
+        """
+        with no_object_id_recompute():
+            return self._send(message, aside=True)
+
+    def _send(self, message: Message, aside: bool = False) -> str | None:
         message_id: str = message.object_id
         message.metadata.__dict__["_message_id"] = message_id
         objects = get_all_nested_objects(message)
@@ -154,7 +164,13 @@ class Fleet:
         instruction = remove_content_from_message(message)
         with self._lock:
             name = self._names[message.metadata.dst_node_id]
-            task = self._open[message_id] = _Open(instruction, name, frozenset(objects), Allowance(tensors))
+            before = [i for i, t in self._open.items() if t.site == name]
+            if aside and before:
+                return None
+            for other in before:
+                if self._open[other].aside:
+                    self._close(other)
+            task = self._open[message_id] = _Open(instruction, name, frozenset(objects), Allowance(tensors), aside)
             self._inbox.expect(message_id, task.allowance)
         session = self._state.start_session(self._run)
         stored, missing = self._state.store_message_and_object_tree(instruction, get_object_tree(message), session)
@@ -162,12 +178,26 @@ class Fleet:
             raise FedscanError(f"no site has the node {message.metadata.dst_node_id}")
         for object_id in missing:
             if not self._state.store_object(self._run, session, object_id, objects[object_id].deflate()):
+                if not self.open(message_id):
+                    break
                 raise FedscanError("Flower did not store a task")
         # Flower has its head from the beginning; no site may see it before all of it is there. The lock is not held
         # meanwhile, because sites that ask for something else would wait for all those bytes.
         with self._lock:
             task.ready = True
-        return message_id
+            if message_id in self._open:
+                return message_id
+            self._close(message_id)  # a task of its site came in between
+            return None
+
+    def asked(self, site: str) -> bool:
+        """Whether a site has an open task."""
+        with self._lock:
+            return any(task.site == site for task in self._open.values())
+
+    def open(self, message_id: str) -> bool:
+        """Whether a message was neither answered nor given up."""
+        return message_id in self._open
 
     def take(self, message_id: str) -> Message | None:
         """The reply to a task, once it is there; its task is closed with it. Whatever a site sent, this is a reply."""

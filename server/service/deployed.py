@@ -104,12 +104,17 @@ def _members(
         found = _joined(link, channel, run, {name: there[name] for name in wanted}, quorum, stop, events)
         text = json.dumps([asdict(m) for m in found], indent=1)
         write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
-    try:
-        kept = TypeAdapter(list[Member]).validate_json(path.read_bytes())
-    except ValidationError:
-        raise CheckpointError(f"{path} is damaged; put it back, or remove the run's folder to start it anew") from None
     # A node's number is Flower's and dies with its process; who was revoked since has none and is parted with.
-    return [Member(**{**asdict(m), "node_id": there.get(m.name, 0)}) for m in kept]
+    return [Member(**{**asdict(m), "node_id": there.get(m.name, 0)}) for m in kept_members(folder)]
+
+
+def kept_members(folder: Path) -> list[Member]:
+    """The sites that take part in the run in `folder`; raises CheckpointError."""
+    path = folder / "members.json"
+    try:
+        return TypeAdapter(list[Member]).validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        raise CheckpointError(f"{path} is damaged; put it back, or remove the run's folder to start it anew") from None
 
 
 def _joined(

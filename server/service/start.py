@@ -73,6 +73,7 @@ def _serve(options: ServerOptions, coordinator: Coordinator, stop: threading.Eve
     from server.report.run import write_run_report
     from server.service.control_service import ControlService, Parts
     from server.service.coordinator import LinkConfig, ServerLink
+    from server.service.courier import Courier
     from server.service.deployed import run_study, signed_study
     from server.service.queue import Queue, RunRecord
     from server.service.worker import Worker
@@ -103,12 +104,15 @@ def _serve(options: ServerOptions, coordinator: Coordinator, stop: threading.Eve
         log.error("%s", message)
     with ServerLink(config, enrolled) as link:
         worker = Worker(queue, work, done)
+        courier = Courier(queue, coordinator, enrolled, link.fleet)
         with ControlService(Parts(coordinator, enrolled, link, options.listen, queue, worker, stop)).serve():
             worker.start()
+            courier.start()
             log.info("serving on %s port %d, health on port %d", options.listen, link.port, link.health.http_port)
             try:
                 _until(stop, link, worker, coordinator)
             finally:
+                courier.end(END)
                 if not worker.end(END):
                     log.warning("the open run did not leave in %g s; the next start goes on from its last state", END)
     log.info("ended")
