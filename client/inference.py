@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from client.data.boxes import clamp, cut, inner, smallest
 from client.data.cache import load_image, load_meta
-from client.data.preprocess import Meta, restore
+from client.data.preprocess import Grids, restore
 from client.data.volume import CachedCase
 from client.fixed_point import fixed_point
 from client.training import autocast
@@ -75,7 +75,7 @@ def predict(
     return fixed_point(look, image, spacing, scheme) if isinstance(scheme, FixedPoint) else look(image)
 
 
-def label_map(values: Tensor, meta: Meta) -> NDArray[np.uint8]:
+def label_map(values: Tensor, grids: Grids) -> NDArray[np.uint8]:
     """The most probable class of each voxel of the case's own grid.
 
     Probabilities are brought to that grid before the maximum is taken, so that borders are not stepped by the plan's
@@ -83,14 +83,14 @@ def label_map(values: Tensor, meta: Meta) -> NDArray[np.uint8]:
 
     Args:
         values: `(K, *S)` on the plan's grid.
-        meta: The case's meta.json.
+        grids: The case's own grid, and the plan's.
 
     Returns:
         `(*own shape)` uint8; of equal probabilities the lower label wins.
     """
     label, best = None, None
     for value, one in enumerate(values):
-        mine = restore(one[None].cpu().numpy(), meta)[0]
+        mine = restore(one[None].cpu().numpy(), grids)[0]
         if label is None or best is None:
             label, best = np.zeros(mine.shape, np.uint8), np.array(mine)
         else:
@@ -103,13 +103,35 @@ def label_map(values: Tensor, meta: Meta) -> NDArray[np.uint8]:
 
 def segment(nets: Sequence[nn.Module], case: CachedCase, study: Study, device: torch.device) -> NDArray[np.uint8]:
     """The label map of `case` on its own grid, by one net or by the consensus of several, post-processed."""
-    image, meta, steps = load_image(case), load_meta(case), Postprocess(study)
-    spacing = meta["plan"]["spacing"]
+    meta = load_meta(case)
+    return segment_image(nets, load_image(case), meta, study, device)
+
+
+def segment_image(
+    nets: Sequence[nn.Module],
+    image: NDArray[np.float32],
+    grids: Grids,
+    study: Study,
+    device: torch.device,
+) -> NDArray[np.uint8]:
+    """As `segment`, of an image `(C, *S)` on the plan's grid.
+
+    Args:
+        nets: One, or several whose mean counts.
+        image: As `client.data.assemble.on_plan` gives it.
+        grids: Its own grid, and the plan's.
+        study: Everything else.
+        device: Where the nets are.
+
+    Returns:
+        `(*own shape)` uint8, axes in RAS+ order.
+    """
+    steps, spacing = Postprocess(study), grids["plan"]["spacing"]
     with torch.inference_mode():
         values = predict(nets, image, spacing, study, device)
         if steps.sees_image:
             values = steps.probabilities(values, torch.from_numpy(np.array(image)).to(values.device), spacing)
-    return steps.label_map(label_map(values, meta), meta["own"]["spacing"])
+    return steps.label_map(label_map(values, grids), grids["own"]["spacing"])
 
 
 def _windows(forward: Callable[[Tensor], Tensor], x: Tensor, study: Study, device: torch.device) -> Tensor:
