@@ -1,0 +1,53 @@
+"""Labels that have names: DICOM SEG, RT structure sets and 3D Slicer's .seg.nrrd, on an image's grid."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from client.data.dicom.workers import Workers, shared_workers
+from client.data.readers import suffix
+from client.data.structures.belonging import stack_of
+from client.data.structures.model import Code, Misfit, Note, Segment, Structures
+from client.data.structures.nrrd import SlicerSegmentation, describes_segments
+from client.data.structures.rtstruct import StructureSet
+from client.data.structures.seg import Segmentation
+from client.data.volume import Source, Volume
+
+__all__ = ["Code", "Misfit", "Note", "Segment", "Structures", "has_names", "open_structures"]
+
+_SECONDS = 300.0  # for a hundred structures of a long CT on a slow machine
+
+
+def has_names(path: Path) -> bool:
+    """Whether the label file at `path` holds named structures: DICOM, and NRRD that describes its segments.
+
+    Raises:
+        DataError: An NRRD file that cannot be read.
+    """
+    ending = suffix(path)
+    return ending is None or (ending in (".nrrd", ".seg.nrrd", ".nhdr") and describes_segments(path))
+
+
+def open_structures(path: Path, image: Source, volume: Volume, workers: Workers | None = None) -> Structures:
+    """The named structures of the file `path` for one image.
+
+    Args:
+        path: A DICOM segmentation or structure set, or an NRRD file that describes its segments.
+        image: Where the image comes from; DICOM labels go with DICOM volumes only.
+        volume: The image as it was read; its voxels `(C, X, Y, Z)` are the masks' grid.
+        workers: Processes that parse DICOM; those of this process by default.
+
+    Raises:
+        DataError: The file cannot be read; its subclass Misfit: it does not fit the image.
+    """
+    if suffix(path) is not None:
+        return SlicerSegmentation(path, volume)
+    stack = stack_of(image)
+    with tempfile.TemporaryDirectory(prefix="fedscan-") as scratch:
+        into = Path(scratch) / "structures.npy"
+        pool = workers or shared_workers()
+        file = pool.ask("structures", seconds=_SECONDS, path=str(path), into=str(into))
+        array = np.load(into, allow_pickle=False)
+    kind = Segmentation if file["object"] == "seg" else StructureSet
+    return kind(file, array, stack, volume)
