@@ -153,6 +153,8 @@ class Data(Section):
         channels: Names of the image channels, in the order in which the net sees them.
         labels: Names of the structures; the first has value 1 in the label map, background is 0.
         dimensions: 3 for volumes, 2 for pictures.
+        modality: What the scans are (DICOM's word); sites then hold the intensities against it: CT in Hounsfield units,
+            PT without negative values, and so on. None: nothing is asked.
         bad_cases: `exclude` leaves a bad case out and says so; `refuse` refuses the whole site.
         ignore: Value in the label files of voxels that nobody labelled: no loss and no metric counts them; none: all
             voxels are labelled.
@@ -161,6 +163,7 @@ class Data(Section):
     channels: tuple[Name, ...] = Field(("image",), min_length=1, max_length=32)
     labels: tuple[Name, ...] = Field(min_length=1, max_length=254)
     dimensions: Literal[2, 3] = 3
+    modality: Literal["CT", "MR", "PT", "MG", "DX", "CR", "XA"] | None = None
     bad_cases: Literal["exclude", "refuse"] = "exclude"
     ignore: int | None = Field(None, ge=-(2**15), lt=2**16, json_schema_extra={"not": {"const": 0}})
 
