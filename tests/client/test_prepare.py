@@ -290,7 +290,7 @@ def test_a_damaged_cache_is_made_again(scans: Path) -> None:
 def test_many_writers_of_one_case(tmp_path: Path) -> None:
     folder = cached.folder_of(tmp_path, "ab" * 32)
     own = {"shape": [4], "affine": np.eye(4).tolist(), "spacing": [1.0]}
-    meta = {"image": "", "content": "", "own": own, "plan": own, "voxels": [1], "plan_voxels": [1]}
+    meta = {"image": "", "content": "", "own": own, "plan": own, "voxels": [1], "plan_voxels": [1], "gate": {}}
     left = folder.parent / ".killed.123"
     left.mkdir(parents=True)
     os.utime(left, (0, 0))

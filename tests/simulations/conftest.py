@@ -30,7 +30,8 @@ def make_case(folder: Path, name: str, seed: int) -> CachedCase:
     foreground = np.column_stack([np.argwhere(label), label[label > 0]]).astype("int32")
     arrays = {"image": image, "label": label, "truth": label, "foreground": foreground}
     case = folder / name
-    store(case, arrays, {"image": name, "content": name, "own": grid, "plan": grid, "voxels": voxels, "plan_voxels": voxels})
+    grids, counts = {"own": grid, "plan": grid}, {"voxels": voxels, "plan_voxels": voxels}
+    store(case, arrays, {"image": name, "content": name, **grids, **counts, "gate": {}})
     return CachedCase(name, name, case, f"{seed:064d}", name)
 
 

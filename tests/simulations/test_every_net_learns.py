@@ -116,7 +116,8 @@ def case(folder: Path, name: str, image: np.ndarray, label: np.ndarray) -> Cache
     voxels = [int((label == value).sum()) for value in (1, 2)]
     foreground = np.column_stack([np.argwhere(label), label[label > 0]]).astype("int32")
     arrays = {"image": image, "label": label, "truth": label, "foreground": foreground}
-    store(folder / name, arrays, {"image": name, "content": name, "own": grid, "plan": grid, "voxels": voxels, "plan_voxels": voxels})
+    grids, counts = {"own": grid, "plan": grid}, {"voxels": voxels, "plan_voxels": voxels}
+    store(folder / name, arrays, {"image": name, "content": name, **grids, **counts, "gate": {}})
     return CachedCase(name, name, folder / name, name.ljust(64, "0"), name)
 
 
