@@ -15,7 +15,9 @@ TISSUE = ("85756007", "SCT", "Tissue")
 
 def _meanings(scheme: str) -> dict[str, str]:
     concepts = cast("dict[str, dict[str, tuple[str, list[int]]]]", dictionary.concepts[scheme])
-    return {value: entry[0] for concept in concepts.values() for value, entry in concept.items()}
+    found = [(value, entry[0]) for concept in concepts.values() for value, entry in concept.items()]
+    # Of several meanings of one code the shortest, which stands last here and counts.
+    return dict(sorted(found, key=lambda pair: (-len(pair[1]), pair[1])))
 
 
 _MEANINGS = {scheme: _meanings(scheme) for scheme in ("SCT", "DCM", "UCUM")}
