@@ -1,6 +1,5 @@
 """How the numbers in a site's label files become the study's labels."""
 
-import difflib
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from client.site import LabelRange, LabelRule
+from client.label_rules import UNLABELLED, LabelEntry, LabelRange, LabelRule, entries
 from common.errors import StudyError
 from common.labels import IGNORE
+from common.registry import did_you_mean
 
 # Scaled integers come back from a file a little beside the whole number.
 _ROUNDING = 1e-3
@@ -25,11 +25,15 @@ class LabelMap:
         rules: `(low, high)` ranges per label, both ends included; a single value v is (v, v).
         grey: Some label is a range: masks are grey, and what no rule covers is background instead of an error.
         ignore: The stored value of voxels that nobody labelled (the study's `data.ignore`).
+        ignored: Stored values that are known and belong to no label: background.
+        unlabelled: Labels that this site does not annotate; their voxels are not known to be background.
     """
 
     rules: tuple[tuple[tuple[float, float], ...], ...]
     grey: bool
     ignore: int | None = None
+    ignored: tuple[int, ...] = ()
+    unlabelled: tuple[str, ...] = ()
 
     def apply(self, stored: NDArray[np.generic]) -> NDArray[np.uint8]:
         """`stored` values as 0 (background), 1 … n (the study's labels) or IGNORE, same shape."""
@@ -47,9 +51,10 @@ class LabelMap:
         return self.ignore is not None and bool((_whole(stored) == self.ignore).all())
 
     def unknown(self, stored: NDArray[np.generic]) -> list[float]:
-        """Stored values that are neither background nor `ignore` nor covered by a rule, sorted; NaN included."""
+        """Stored values that nothing says anything of, sorted; NaN included."""
         present = np.unique(_whole(stored)).astype(np.float64)
         covered = present == self.ignore if self.ignore is not None else np.zeros(present.shape, dtype=bool)
+        covered |= np.isin(present, self.ignored)
         for ranges in self.rules:
             for low, high in ranges:
                 covered |= (present >= low) & (present <= high)
@@ -57,27 +62,28 @@ class LabelMap:
         return [float(v) for v in present[~covered & ~background]]
 
 
-def label_map(labels: Sequence[str], rules: Mapping[str, LabelRule], ignore: int | None = None) -> LabelMap:
-    """The label map of a study's `labels` under a site's `rules`.
+def label_map(labels: Sequence[str], rules: Mapping[str, LabelRule], ignore: int | None = None,
+              ignored: Sequence[LabelEntry] = ()) -> LabelMap:  # fmt: skip
+    """The label map of a study's `labels` under a site's `rules`, for masks of numbers.
 
-    A label without a rule is stored as its place in the study: 1 for the first.
+    A label without a rule is stored as its place in the study: 1 for the first. Names and codes find nothing in
+    numbers.
 
     Args:
         labels: The study's labels.
         rules: The site's.
         ignore: The study's `data.ignore`.
+        ignored: The site's.
 
     Raises:
         StudyError: A rule for a label that the study does not have, or one stored value for two labels, or for a
-            label and `data.ignore`.
+            label and `data.ignore` or `ignored`; or no label is annotated.
     """
-    for name in rules:
-        if name not in labels:
-            near = difflib.get_close_matches(name, labels, n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
-            raise StudyError(f"labels.{name}: the study has no such label; it has {', '.join(labels)}.{hint}")
+    check_rules(labels, rules)
     ranges = tuple(_ranges(rules.get(name, place)) for place, name in enumerate(labels, start=1))
+    background = tuple(entry for entry in ignored if isinstance(entry, int))
     taken = [(low, high, name) for name, own in zip(labels, ranges, strict=True) for low, high in own]
+    taken += [(value, value, "ignored") for value in dict.fromkeys(background)]
     if ignore is not None:
         taken.append((ignore, ignore, "data.ignore"))
     for (_, high, first), (low, _, second) in itertools.pairwise(sorted(taken)):
@@ -86,14 +92,37 @@ def label_map(labels: Sequence[str], rules: Mapping[str, LabelRule], ignore: int
                 f"labels: the stored value {low:g} belongs to {first} and to {second}; give each label its own values "
                 "(a label without a rule is stored as its place in the study)"
             )
-    return LabelMap(ranges, any(isinstance(rule, LabelRange) for rule in rules.values()), ignore)
+    grey = any(isinstance(rule, LabelRange) for rule in rules.values())
+    return LabelMap(ranges, grey, ignore, background, unlabelled(labels, rules))
+
+
+def check_rules(labels: Sequence[str], rules: Mapping[str, LabelRule], priority: Sequence[str] = ()) -> None:
+    """Raise StudyError for a rule or a priority of a label that the study does not have, or if nothing is annotated."""
+    for where, names in (("labels.", rules), ("priority: ", priority)):
+        for name in names:
+            if name not in labels:
+                known = f"the study has no such label; it has {', '.join(labels)}"
+                raise StudyError(f"{where}{name}: {known}.{did_you_mean(name, labels)}")
+    for name, rule in rules.items():
+        if isinstance(rule, tuple) and UNLABELLED in rule:
+            raise StudyError(f"labels.{name}: `{UNLABELLED}` stands alone, without other rules beside it")
+    if len(unlabelled(labels, rules)) == len(labels):
+        raise StudyError(f"labels: every label is `{UNLABELLED}`; a site needs one that it annotates")
+
+
+def unlabelled(labels: Sequence[str], rules: Mapping[str, LabelRule]) -> tuple[str, ...]:
+    """The labels that the site does not annotate, in the study's order."""
+    return tuple(name for name in labels if rules.get(name) == UNLABELLED)
 
 
 def _ranges(rule: LabelRule) -> tuple[tuple[float, float], ...]:
-    if isinstance(rule, LabelRange):
-        return ((rule.low, rule.high),)
-    values = (rule,) if isinstance(rule, int) else tuple(dict.fromkeys(rule))
-    return tuple((float(v), float(v)) for v in values)
+    found = []
+    for entry in entries(rule):
+        if isinstance(entry, LabelRange):
+            found.append((entry.low, entry.high))
+        elif isinstance(entry, int):
+            found.append((float(entry), float(entry)))
+    return tuple(found)
 
 
 def _whole(stored: NDArray[np.generic]) -> NDArray[Any]:

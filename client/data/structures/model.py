@@ -77,11 +77,13 @@ class Structures(ABC):
 
     Attributes:
         segments: In the file's order.
+        shape: Of the image's grid.
         notes: What is odd about the file, without repetition; grows as masks are made.
     """
 
-    def __init__(self, segments: tuple[Segment, ...]) -> None:
+    def __init__(self, segments: tuple[Segment, ...], shape: tuple[int, ...]) -> None:
         self.segments = segments
+        self.shape = shape
         self.notes: dict[Note, None] = {}
 
     @abstractmethod

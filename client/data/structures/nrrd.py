@@ -35,7 +35,7 @@ class SlicerSegmentation(Structures):
         described = _described(stored.header)
         where = [_where(path, index, fields, len(stored.array)) for index, fields in described.items()]
         numbers = _numbers(where)
-        super().__init__(tuple(map(_segment, numbers, described.values())))
+        super().__init__(tuple(map(_segment, numbers, described.values())), volume.array.shape[1:])
         self._array = stored.array
         self._where = dict(zip(numbers, where, strict=True))
         if volume.array.ndim != 4:
@@ -52,7 +52,7 @@ class SlicerSegmentation(Structures):
 
     def mask(self, number: int) -> Mask:
         """The segment on the image's grid; see `Structures`."""
-        out = np.zeros(self._target.shape, dtype=bool)
+        out = np.zeros(self.shape, dtype=bool)
         layer, value = self._where[number]
         if self._placing is None:
             return out

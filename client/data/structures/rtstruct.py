@@ -34,7 +34,7 @@ class StructureSet(Structures):
     def __init__(self, file: Mapping[str, Any], points: _Points, image: Stack, volume: Volume) -> None:
         self._file, self._points = file, points
         self._rois = {roi["number"]: roi for roi in self._file["rois"]}
-        super().__init__(tuple(_segment(roi) for roi in self._file["rois"]))
+        super().__init__(tuple(_segment(roi) for roi in self._file["rois"]), volume.array.shape[1:])
         if volume.array.ndim != 4:
             raise Misfit("label-grid", "contours for a picture", "Contours are read for volumes only.")
         self._image = image
@@ -44,13 +44,13 @@ class StructureSet(Structures):
     def mask(self, number: int) -> Mask:
         """The structure on the image's grid; see `Structures`."""
         roi = self._rois[number]
-        out = np.zeros(self._grid.shape, dtype=bool)
+        out = np.zeros(self.shape, dtype=bool)
         contours = self._closed(roi)
         if not contours:
             return out
         self._check_belongs(roi)
         planes, polygons = self._on_planes(contours)
-        inside = (planes >= -0.5) & (planes < self._grid.shape[self._axis] - 0.5)
+        inside = (planes >= -0.5) & (planes < self.shape[self._axis] - 0.5)
         if not inside.any():
             raise Misfit("label-outside", f"all of {roi['name']} lies outside the image", _EXPORT)
         if not inside.all():

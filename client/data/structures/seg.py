@@ -25,22 +25,21 @@ class Segmentation(Structures):
 
     def __init__(self, file: Mapping[str, Any], pixels: NDArray[np.generic], image: Stack, volume: Volume) -> None:
         self._file, self._pixels = file, pixels
-        super().__init__(tuple(_segment(s) for s in self._file["segments"]))
-        self._shape: tuple[int, ...] = volume.array.shape[1:]
+        super().__init__(tuple(_segment(s) for s in self._file["segments"]), volume.array.shape[1:])
         uids = self._file["references"]
         named = {uids[i] for frame in self._file["frames"] for i, _ in frame["sources"]} or set(uids)
         check_belongs(self._file["frame_of_reference"], named, image)
         if drawn_elsewhere(named, image):
             self.warn("label-reference", "was drawn on other images than this volume's", _ELSEWHERE)
-        if len(self._shape) == 2:
-            self._places = _picture(self._file, image, self._shape)
+        if len(self.shape) == 2:
+            self._places = _picture(self._file, image, self.shape)
         else:
             self._places = _volume(self._file, image, grid_of(volume))
         self._note_places()
 
     def mask(self, number: int) -> Mask:
         """The segment on the image's grid; see `Structures`."""
-        out = np.zeros(self._shape, dtype=bool)
+        out = np.zeros(self.shape, dtype=bool)
         lost = placed = 0
         for frame, where in zip(self._file["frames"], self._places, strict=True):
             if frame["row"] < 0 or frame["segment"] not in (None, number):
