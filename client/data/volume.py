@@ -30,11 +30,16 @@ class Volume:
 
 # What a stack remembers of its header for the gate; a key is missing where the file does not say.
 FACTS = (
-    "body_part", "burned_in", "contrast", "conversion", "field_strength", "frames_of_reference", "identifying",
+    "body_part", "burned_in", "contrast", "conversion", "field_strength", "identifying",
     "identity_removed", "image_type", "intercept", "kvp", "laterality", "manufacturer", "model", "number",
     "patient_position", "photometric", "protocol", "rescale_type", "slice_thickness", "slope", "sop_class",
     "study_description", "transfer_syntax", "units", "view", "visual_features", "window_centre", "window_width",
 )  # fmt: skip
+
+
+def local_id(series: str, name: str) -> str:
+    """12 hex digits for a volume of a series, which say nothing of its UID."""
+    return hashlib.sha256(f"{series}\x1f{name}".encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ class Stack:
         name: What tells this volume from the others of its series ("b=50", "t=3", "echo=2"); empty if it is alone.
         facts: What the header says of itself, by the keys of `FACTS`.
         sizes: Size in bytes and modification time in ns of each slice's file, when its header was read.
+        dtype: Of the voxels: int16 or int32 where slopes and intercepts are whole, else float32.
     """
 
     files: tuple[Path, ...]
@@ -77,11 +83,12 @@ class Stack:
     name: str = ""
     facts: Mapping[str, str | float] = field(default_factory=dict, hash=False)
     sizes: tuple[tuple[int, int], ...] = ()
+    dtype: str = "float32"
 
     @property
     def id(self) -> str:
         """Local id: 12 hex digits of SHA-256 over the series UID and the volume's name."""
-        return hashlib.sha256(f"{self.series}\x1f{self.name}".encode()).hexdigest()[:12]
+        return local_id(self.series, self.name)
 
     @property
     def affine(self) -> NDArray[np.float64]:
@@ -166,9 +173,28 @@ class CachedCase:
 
 @dataclass(frozen=True)
 class SiteData:
-    """What a site brings to a study: its usable cases in three fixed parts."""
+    """What a site brings to a study: its usable cases in three fixed parts.
+
+    Attributes:
+        train: Trained on.
+        validation: Models are chosen on them.
+        test: Read once, at the end.
+        findings: What is wrong or odd, also with cases that are left out.
+        found: Number of cases that were looked at.
+    """
 
     train: tuple[CachedCase, ...]
     validation: tuple[CachedCase, ...]
     test: tuple[CachedCase, ...]
     findings: tuple[Finding, ...] = ()
+    found: int = 0
+
+    @property
+    def usable(self) -> tuple[CachedCase, ...]:
+        """All of them."""
+        return (*self.train, *self.validation, *self.test)
+
+    @property
+    def patients(self) -> frozenset[str]:
+        """Whose they are."""
+        return frozenset(case.patient for case in self.usable)

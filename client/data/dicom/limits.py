@@ -10,6 +10,7 @@ FRAMES = 20_000  # of one file
 SLICES = 20_000  # of one volume
 VOXELS = 2**31  # of one volume
 FRAME_VALUES = 2**27  # of one decoded frame, all samples
+SLAB = 256 * 2**20  # bytes of decoded pixels that a child makes for one request
 HEADER = 64 * 2**20  # bytes before the pixels
 ELEMENTS = 200_000  # of one header, nested ones included
 DEPTH = 16  # of nested sequences; enhanced multi-frame objects have six

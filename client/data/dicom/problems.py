@@ -16,6 +16,18 @@ REASONS = {
     "header": "has a header that cannot be right",
 }
 
+AGAIN = "Have the whole series sent or exported again; compare the count with the PACS."
+# What to do; `AGAIN` for the other reasons.
+REMEDIES = {
+    "transfer-syntax": "Install the package that is named, or have the files exported uncompressed.",
+    "too-slow": "Have the file exported again; a file that needs this long is damaged, or made to do harm.",
+    "crashed": "Have the file exported again, uncompressed.",
+    "too-large": "Have the file exported again; the sizes in its header are not those of a scan.",
+    "missing": "Check that the files are there and can be read by this account.",
+    "changed": "Run the command again once nothing writes to the folder.",
+    "unsupported": "Have it exported in another form.",
+}
+
 
 class Unreadable(DataError):  # noqa: N818
     """A DICOM file that cannot be read.

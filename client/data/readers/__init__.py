@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from client.data.dicom.reading import is_dicom, read_only_stack, read_stack
 from client.data.readers import image2d, nifti, nrrd
 from client.data.volume import Source, Stack, Volume
 from common.errors import DataError
@@ -34,15 +35,18 @@ def read(source: Source, *, label: bool = False) -> Volume:
     """The scan in `source`, axes in RAS+ order.
 
     Args:
-        source: A file of one of the formats of `READERS`, or a volume of a DICOM series.
+        source: A file of one of the formats of `READERS`, a volume of a DICOM series, or a DICOM file or folder that
+            holds exactly one volume.
         label: The file is a label map: palette indices are kept as numbers instead of being turned into colours.
 
     Raises:
         DataError: The file is missing, of an unknown format, damaged or too large; says which and what to do.
     """
     if isinstance(source, Stack):
-        raise DataError(f"{source}: DICOM volumes cannot be read yet.")
+        return read_stack(source)
     path = source
+    if path.is_dir() or (path.is_file() and suffix(path) is None and is_dicom(path)):
+        return read_only_stack(path)
     ending = suffix(path)
     if ending is None:
         raise DataError(
