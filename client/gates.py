@@ -4,6 +4,7 @@ import common.quiet  # noqa: F401
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from flwr.app import ConfigRecord, Message, MetricRecord
@@ -75,6 +76,19 @@ def gate_out(
         leaving = policy.fitting(task.kind, metrics, schema.nbytes if task.kind == "train" else 0)
         reply.content[METRICS] = MetricRecord(dict(leaving))
     return reply
+
+
+def change_norm(before: Mapping[str, Any], after: Mapping[str, Any]) -> float:
+    """L2 norm of what was changed, over all floating-point values of flat arrays; summed in float64, never copied."""
+    total = 0.0
+    for dtype in after:
+        if np.dtype(dtype).kind != "f":
+            continue
+        old, new = (np.frombuffer(arrays[dtype], np.dtype(dtype).newbyteorder("<")) for arrays in (before, after))
+        for start in range(0, new.size, _CHUNK):
+            change = new[start : start + _CHUNK].astype(np.float64) - old[start : start + _CHUNK]
+            total += float(change @ change)
+    return math.sqrt(total)
 
 
 def float_norm(flat: Mapping[str, NDArray[np.generic]]) -> float:

@@ -41,6 +41,7 @@ log = logging.getLogger("fedscan.link")
 
 _BEAT = HEARTBEAT / 2  # seconds between heartbeats: one may get lost
 _BEAT_AGAIN = 1.5  # after one that got lost
+_LOOK = 0.05  # seconds between two looks at whether the site is paused
 _NEAR, _SOON, _LATER = 0.1, 0.2, 1.0  # seconds between two questions for a task
 _NEAR_FOR, _SOON_FOR = 5.0, 300.0  # seconds after the last task in which the first two hold
 _FORMER = 3.0  # between two tries while a former process of this site still counts as connected
@@ -107,6 +108,7 @@ class Link:
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._lost = threading.Event()  # the coordinator has forgotten this process
+        self._paused = threading.Event()  # by the people of the site
         self._backoff = Backoff()
         self._busy = -_SOON_FOR  # when there was last something to do
         self._node: int | None = None
@@ -130,6 +132,9 @@ class Link:
             FedscanError(f"a link of the site in {self._home} is running already; stop it first: fedscan site stop"),
         ):
             heart = threading.Thread(target=self._beat, daemon=True, name="heart")
+            self._look_whether_paused()
+            brake = threading.Thread(target=self._watch_pause, daemon=True, name="brake")
+            brake.start()
             try:
                 self._restore()
                 heart.start()
@@ -175,6 +180,9 @@ class Link:
             return 0.0
         if error.status in (409, 401):
             self._node = None
+        if error.problem.code == "paused" or (self._paused.is_set() and self.standing.phase == "upload"):
+            self.standing.at("idle")
+            return _SOON  # it was cut off here
         self.standing.at("connecting")
         self.standing.failed("coordinator", error.problem, self._clock.now())
         pause = self._backoff.pause(error.wait)
@@ -228,6 +236,27 @@ class Link:
                     self._forgotten()
             except Exception:
                 log.exception("unexpected error")
+
+    def _watch_pause(self) -> None:
+        """See within a moment that the people of the site have stopped everything, also while a reply is leaving."""
+        while not self._stop.wait(_LOOK):
+            self._look_whether_paused()
+
+    def _look_whether_paused(self) -> None:
+        paused = self._mailbox.paused
+        if paused == self._paused.is_set():
+            return
+        if paused:
+            self._paused.set()
+            self.fleet.shut(True)
+            log.warning("the site is paused: nothing leaves")
+        else:
+            self.fleet.shut(False)
+            self._paused.clear()
+            log.info("the site goes on")
+            self._wake.set()
+        self.standing.paused = paused
+        self.standing.write()
 
     def _forgotten(self) -> None:
         self._lost.set()
@@ -293,6 +322,9 @@ class Link:
     # Replies
 
     def _deliver_if_there(self, node: int) -> None:
+        if self._paused.is_set():
+            self._put_away_reply()
+            return
         offer, answer = self._offer, self._hop.answer if self._hop is not None else None
         if offer is not None and answer is not None and self._open is not None:
             self._deliver(node, offer, answer, self._open)
@@ -306,7 +338,8 @@ class Link:
                 self._answer_error(node, offer, answer.code or FedscanError.code)
             else:
                 self._push_reply(node, offer, answer.reply)
-                log.info("the reply to %s was delivered (%d bytes)", task.name, answer.reply.nbytes)
+                what = "reply" if answer.code is None else f"refusal ({answer.code})"
+                log.info("the %s to %s was delivered (%d bytes)", what, task.name, answer.reply.nbytes)
         except WireError as error:
             # The trainer has put another file there, or none: it is asked again.
             self._hop = None
@@ -392,7 +425,7 @@ def _private(path: str, flags: int) -> int:
 
 
 def _refused(hop: Hop) -> bool:
-    return hop.answer is not None and hop.answer.reply is None
+    return hop.answer is not None and hop.answer.state == "refused"
 
 
 def _name(assignment: bytes) -> str:

@@ -4,6 +4,8 @@
     task.safetensors     the open task, by the link
     reply.safetensors    the reply to it, by the trainer; kept until a later task
     counts.safetensors   the reply to `join`, which may come between a task and its repetition
+    .held-...            a reply that the link may not have yet, or not now: the trainer's own, mode 0600
+    paused               there while the site's operators have paused it: the link sends nothing
     link.json            what the link says of itself
 
 Either side treats the other's files as a stranger's: a name out of a closed list, no link followed, size and SHA-256 of
@@ -29,12 +31,12 @@ from common.disk import write_whole
 from common.errors import WireError
 from common.records import Record, RecordError, Sha256, canonical_json, read_record
 
-SOCKET, LINK_STATUS = "trainer.sock", "link.json"
+SOCKET, LINK_STATUS, PAUSED = "trainer.sock", "link.json", "paused"
 FileName = Literal["task.safetensors", "reply.safetensors", "counts.safetensors"]
 TASK: FileName = "task.safetensors"
 REPLY: FileName = "reply.safetensors"
 COUNTS: FileName = "counts.safetensors"
-FOLDER_MODE, FILE_MODE, SOCKET_MODE = 0o770, 0o640, 0o660
+FOLDER_MODE, FILE_MODE, HELD_MODE, SOCKET_MODE = 0o770, 0o640, 0o600, 0o660
 
 # An assignment, its quotes escaped once more.
 MAX_HEADER_BYTES = 32 * 1024 * 1024
@@ -157,15 +159,93 @@ class Mailbox:
         Raises:
             StorageError: It could not be written.
         """
-        texts = {"header": header.decode("utf-8")}
-        if metrics is not None:
-            texts["metrics"] = canonical_json(dict(metrics)).decode()
-        return self._put(name, texts, arrays)
+        ref = self.hold_reply(header, metrics, arrays, name)
+        self.release(name)
+        return ref
+
+    def hold_reply(
+        self,
+        header: bytes,
+        metrics: Mapping[str, float] | None,
+        arrays: Mapping[str, Any],
+        name: FileName = REPLY,
+    ) -> Ref:
+        """As `put_reply`, but out of the link's reach until `release`."""
+        texts = {"header": header.decode("utf-8"), **reply_texts(metrics)}
+        nbytes, digest = write_file(self.path(name, held=True), texts, arrays, HELD_MODE)
+        return Ref(name=name, nbytes=nbytes, digest=digest)
+
+    def release(self, name: FileName) -> bool:
+        """Let the link have a reply that was held; whether there was one."""
+        held = self.path(name, held=True)
+        try:
+            handle = os.open(held, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            return False
+        try:
+            about = os.fstat(handle)
+            if not stat.S_ISREG(about.st_mode) or about.st_uid != os.geteuid():
+                return False
+            os.fchmod(handle, FILE_MODE)
+        finally:
+            os.close(handle)
+        os.replace(held, self.folder / name)
+        return True
+
+    def withhold(self, name: FileName) -> bool:
+        """Take a reply back before the link has opened it; whether there was one. Its bytes stay.
+
+        A link that has it open can read on: it is told to let go by `PAUSED`.
+        """
+        held, shown = self.path(name, held=True), self.path(name)
+        try:
+            if held.exists():  # and newer
+                shown.unlink()
+            else:
+                handle = os.open(shown, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+                try:
+                    os.replace(shown, held)
+                    if stat.S_ISREG(os.fstat(handle).st_mode):
+                        os.fchmod(handle, HELD_MODE)
+                finally:
+                    os.close(handle)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            # Not a file of the trainer's: whatever it is, it goes.
+            with contextlib.suppress(OSError):
+                shown.unlink()
+        return True
+
+    def discard(self, name: FileName) -> None:
+        """Remove a reply that is held."""
+        self.path(name, held=True).unlink(missing_ok=True)
+
+    def say_paused(self, paused: bool) -> None:
+        """Tell the link whether the site is paused; raises OSError."""
+        path = self.folder / PAUSED
+        if paused:
+            path.touch(FILE_MODE)
+        else:
+            path.unlink(missing_ok=True)
+
+    @property
+    def paused(self) -> bool:
+        """Whether the trainer says that the site is paused."""
+        return (self.folder / PAUSED).exists()
+
+    def path(self, name: FileName, held: bool = False) -> Path:
+        """Where a file lies, or where it is held."""
+        return self.folder / (f".held-{name}" if held else name)
 
     @contextlib.contextmanager
-    def open(self, ref: Ref) -> Iterator[Opened]:
-        """A file of the mailbox; raises WireError unless it is there, of the size that was named, and well-formed."""
-        with self._opened(ref.name) as file:
+    def open(self, ref: Ref, held: bool = False) -> Iterator[Opened]:
+        """A file of the mailbox, or the one that is held under its name.
+
+        Raises:
+            WireError: It is not there, not of the size that was named, or not well-formed.
+        """
+        with self._opened(self.path(ref.name, held).name) as file:
             size = os.fstat(file.fileno()).st_size
             if size != ref.nbytes:
                 raise WireError(f"{ref.name} has {size} bytes, named were {ref.nbytes}")
@@ -211,23 +291,34 @@ class Mailbox:
         texts: Mapping[str, str],
         arrays: Mapping[str, Any],
     ) -> Ref:
-        views = {d: memoryview(arrays[d]).cast("B") for d in sorted(arrays, reverse=True)}
-        head = file_head(texts, {d: v.nbytes for d, v in views.items()})
-        total = sha256()
+        nbytes, digest = write_file(self.folder / name, texts, arrays, FILE_MODE)
+        return Ref(name=name, nbytes=nbytes, digest=digest)
 
-        def write(part: Path) -> None:
-            part.unlink(missing_ok=True)
-            # Anew: whoever else may write in this folder must not choose what is written over.
-            handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
-            with os.fdopen(handle, "wb") as file:
-                os.fchmod(handle, FILE_MODE)
-                for view in (memoryview(head), *views.values()):
-                    for start in range(0, view.nbytes, _CHUNK):
-                        total.update(view[start : start + _CHUNK])
-                        file.write(view[start : start + _CHUNK])
 
-        write_whole(self.folder / name, write)
-        return Ref(name=name, nbytes=len(head) + sum(v.nbytes for v in views.values()), digest=total.hexdigest())
+def reply_texts(metrics: Mapping[str, float] | None) -> dict[str, str]:
+    """The metrics as a reply's file holds them; nothing for an error."""
+    return {} if metrics is None else {"metrics": canonical_json(dict(metrics)).decode()}
+
+
+def write_file(path: Path, texts: Mapping[str, str], arrays: Mapping[str, Any], mode: int) -> tuple[int, str]:
+    """Write texts and flat arrays as one safetensors file; its size and SHA-256. Raises StorageError."""
+    views = {d: memoryview(arrays[d]).cast("B") for d in sorted(arrays, reverse=True)}
+    head = file_head(texts, {d: v.nbytes for d, v in views.items()})
+    total = sha256()
+
+    def write(part: Path) -> None:
+        part.unlink(missing_ok=True)
+        # Anew: whoever else may write in this folder must not choose what is written over.
+        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        with os.fdopen(handle, "wb") as file:
+            os.fchmod(handle, mode)
+            for view in (memoryview(head), *views.values()):
+                for start in range(0, view.nbytes, _CHUNK):
+                    total.update(view[start : start + _CHUNK])
+                    file.write(view[start : start + _CHUNK])
+
+    write_whole(path, write)
+    return len(head) + sum(v.nbytes for v in views.values()), total.hexdigest()
 
 
 class _Tensor(Record):

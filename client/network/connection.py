@@ -5,6 +5,7 @@ bytes drip, a redirect is an error, and nothing is ever inflated.
 """
 
 import base64
+import ctypes
 import email.utils
 import http.client
 import io
@@ -46,6 +47,9 @@ class Socket(Protocol):
 
     def close(self) -> None:
         """Close it."""
+
+    def fileno(self) -> int:
+        """Its number, -1 once it is closed."""
 
 
 @dataclass
@@ -208,6 +212,13 @@ class _Exchange:
     def abort(self) -> None:
         self._raw.close()
 
+    def cut(self) -> None:
+        """End it at once, whichever thread is sending on it, and drop what the system has not sent yet."""
+        handle = self._raw.fileno()
+        if handle >= 0:
+            # connect(2) to no address: TCP resets the connection and empties its queue. Closing would go on sending.
+            ctypes.CDLL(None).connect(handle, bytes(16), 16)
+
 
 class _Incoming(io.RawIOBase):
     def __init__(self, exchange: _Exchange) -> None:
@@ -336,6 +347,10 @@ class Connection:
             self._http.close()
         with suppress(OSError):
             self._exchange.abort()
+
+    def cut(self) -> None:
+        """End it at once from another thread, unsent bytes and all."""
+        self._exchange.cut()
 
 
 class UnheardError(Exception):

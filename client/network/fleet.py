@@ -123,6 +123,8 @@ class Fleet:
         self._idle: list[Connection] = []
         self._lock = threading.Lock()
         self._over = False
+        self._sending: Connection | None = None  # on which a reply's object leaves
+        self._shut = False
         self._credentials: _Credentials | None = None
         self._signed: tuple[object, float, dict[str, str]] = (None, 0.0, {})
         self.instance = secrets.token_hex(16)
@@ -211,7 +213,9 @@ class Fleet:
             message_object_trees=[ObjectTree(object_id=root, children=[ObjectTree(object_id=i) for i in tree])],
             clientapp_runtime_list=[0.0],  # the real figure would tell how much data the site has
         )
-        answer = self._ask("push-messages", asked, PushMessagesResponse)
+        answer = _parsed(
+            PushMessagesResponse, self._raw("push-messages", [asked.SerializeToString()], _SMALL, _SECONDS, reply=True)
+        )
         return Session(answer.session_id, frozenset(answer.objects_to_push))
 
     def push(
@@ -223,9 +227,16 @@ class Fleet:
         )
         length = sum(memoryview(piece).nbytes for piece in content)
         front = asked.SerializeToString() + _OBJECT + _varint(length)
-        answer = self._raw("push-object", [front, *content], _SMALL, _SECONDS_LARGE)
+        answer = self._raw("push-object", [front, *content], _SMALL, _SECONDS_LARGE, reply=True)
         if not _parsed(PushObjectResponse, answer).stored:
             raise LinkError(Problem("coordinator", "the coordinator did not store an object", "It will be sent again"))
+
+    def shut(self, shut: bool) -> None:
+        """Let no reply out from now on, not the rest of one that is leaving either; or let them out again."""
+        with self._lock:
+            self._shut = shut
+            if shut and self._sending is not None:
+                self._sending.cut()
 
     def close(self) -> None:
         """Close all connections; those on which another thread asks something, when that is done."""
@@ -243,13 +254,17 @@ class Fleet:
     def _ask(self, verb: str, asked: Proto, answer: type[Proto], seconds: float = _SECONDS) -> Any:
         return _parsed(answer, self._raw(verb, [asked.SerializeToString()], _SMALL, seconds))
 
-    def _raw(self, verb: str, body: Sequence[bytes | memoryview], cap: int, seconds: float) -> memoryview:
+    def _raw(
+        self, verb: str, body: Sequence[bytes | memoryview], cap: int, seconds: float, reply: bool = False
+    ) -> memoryview:
         credentials = self._now()
         # Each question may be asked twice. Behind a gateway that fails now and then, a row of them would never end.
         left = _TRIES if sum(memoryview(piece).nbytes for piece in body) <= _SMALL else 1
         while True:
             connection = self._take(credentials)
             try:
+                if reply:
+                    self._begin_reply(connection)
                 answer = connection.ask(f"/v1/fleet/{verb}", self._headers(credentials), body, cap, seconds)
             except UnheardError:
                 continue
@@ -259,12 +274,24 @@ class Fleet:
                     raise
                 time.sleep(_SOON)
                 continue
+            finally:
+                if reply:
+                    with self._lock:
+                        self._sending = None
             with self._lock:
                 if connection.open and not self._over:
                     self._idle.append(connection)
                     return answer
             connection.close()
             return answer
+
+    def _begin_reply(self, connection: Connection) -> None:
+        with self._lock:
+            if not self._shut:
+                self._sending = connection
+                return
+        connection.close()
+        raise LinkError(Problem("paused", "the site is paused", "It goes on with: fedscan site unpause"))
 
     def _headers(self, credentials: _Credentials) -> dict[str, str]:
         key, until, headers = self._signed

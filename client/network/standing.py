@@ -44,6 +44,7 @@ class Standing:
         phase: What the link is at.
         coordinator: Where it connects to.
         task: Name of the open task.
+        paused: Whether this process has let go of everything, because the people of the site said so.
         node: Whether the coordinator counts this process as connected, and since when.
     """
 
@@ -52,6 +53,7 @@ class Standing:
     phase: Phase = "starting"
     coordinator: str = ""
     task: str | None = None
+    paused: bool = False
     connected: str | None = None
     contact: str | None = None
     _started: str = field(default_factory=lambda: _wall())
@@ -117,8 +119,8 @@ class Standing:
             about = {
                 "pid": os.getpid(), "started": self._started, "phase": self.phase, "coordinator": self.coordinator,
                 "connected_since": self.connected, "last_contact": self.contact, "problems": now,
-                "last_problem": self._last, "task": self.task, "bytes_received": self.traffic.received,
-                "bytes_sent": self.traffic.sent, "written": _wall(),
+                "last_problem": self._last, "task": self.task, "paused": self.paused,
+                "bytes_received": self.traffic.received, "bytes_sent": self.traffic.sent, "written": _wall(),
             }  # fmt: skip
             part = self.path.with_name(f".{self.path.name}.part")
             with suppress(OSError):

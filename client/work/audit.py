@@ -19,7 +19,7 @@ from pydantic import AwareDatetime, Field
 
 from client.work.journal import append_line, mend
 from common.errors import AuditError, StorageError
-from common.manifests import AuditHead
+from common.manifests import AuditHead, RoundManifest
 from common.records import Record, RecordError, RunName, Sha256, canonical_json, read_canonical
 
 log = logging.getLogger("fedscan.trainer")
@@ -33,7 +33,7 @@ _FIRST, _MOST = 60.0, 3600.0  # seconds in which refusals for the same reason ar
 Event = Literal[
     "begun", "torn", "started", "stopped", "settings",
     "waiting", "approved", "rejected", "withdrawn", "expired",
-    "accepted", "refused", "sent", "sent again", "failed", "interrupted", "result",
+    "accepted", "refused", "sent", "sent again", "failed", "result",
     "paused", "unpaused", "excluded", "included", "dry run", "stranger",
 ]  # fmt: skip
 Who = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.$-]{1,64}$")]
@@ -89,6 +89,12 @@ class Entry(Record):
     def canonical(self) -> bytes:
         """Its one spelling; what it does not say is left out."""
         return canonical_json(self.model_dump(mode="json", exclude_none=True))
+
+
+def about(manifest: RoundManifest) -> dict[str, Any]:
+    """What a line says of a task."""
+    return {"study": manifest.study, "run": manifest.run, "round": manifest.round, "kind": manifest.kind,
+            "part": manifest.part}  # fmt: skip
 
 
 def line_hash(line: bytes) -> str:
@@ -191,12 +197,16 @@ class Audit:
             return self._head
 
     def refused(self, code: str, reason: str | None = None, event: Event = "refused", **details: Any) -> None:
-        """Write down a refusal. Whoever is refused the same again and again does not fill the disk.
+        """Write down a refusal; as `noted`."""
+        self.noted(event, code=code, reason=reason, **details)
 
-        What was refused for the same reason within a minute is only counted; the count is written with the next line,
-        and the minute doubles each time, up to an hour. A full disk is logged: what is refused stays refused.
+    def noted(self, event: Event, code: str | None = None, reason: str | None = None, **details: Any) -> None:
+        """Write down what others bring about, so that whoever does it again and again does not fill the disk.
+
+        The same event for the same reason is only counted for a minute; the count is written with the next line, and
+        the minute doubles each time, up to an hour. A full disk is logged: what is refused stays refused.
         """
-        key, now = (code, f"{event} {reason}"), self._clock()
+        key, now = (event, f"{code} {reason}"), self._clock()
         with self._lock:
             end, pause, times = self._quiet.get(key, (-1.0, _FIRST / 2, 0))
             if now < end:

@@ -12,7 +12,7 @@ from client.app import load_buffers
 from client.gates import float_norm
 from client.handover.mailbox import Arrays
 from client.models import models_folder
-from client.work.replies import Outcome
+from client.work.outcome import Outcome
 from client.work.state import SiteState
 from client.work.tasks import Offer
 from common.bundle import model_hash_of, name_of, write_bundle

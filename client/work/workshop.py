@@ -14,12 +14,13 @@ from flwr.app import ArrayRecord, Context, RecordDict
 from client.app import OpenSite, Workplace, make_app
 from client.data.prepare import prepare
 from client.device import pick_device
+from client.gates import change_norm
 from client.handover.mailbox import Arrays
 from client.site import SiteConfig
 from client.training import Progress
 from client.work.homecoming import bring_home
 from client.work.midround import Midround
-from client.work.replies import Outcome
+from client.work.outcome import Outcome
 from client.work.tasks import Offer
 from common import wire
 from common.wire import ARRAYS, METRICS
@@ -78,8 +79,11 @@ class Workshop:
             return Outcome(error=reply.error.reason)
         update = reply.content.get(ARRAYS)
         arrays_out = {d: array.data for d, array in update.items()} if isinstance(update, ArrayRecord) else {}
+        norm = None
+        if record is not None and arrays_out:
+            norm = change_norm({d: array.data for d, array in record.items()}, arrays_out)
         # The gate has seen that they are plain numbers.
-        return Outcome(cast(dict[str, float], dict(reply.content[METRICS])), arrays_out)
+        return Outcome(cast(dict[str, float], dict(reply.content[METRICS])), arrays_out, norm=norm)
 
     def finished(self) -> None:
         """The reply is on disk: what was kept of the open round is no longer needed."""
