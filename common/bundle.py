@@ -50,7 +50,7 @@ class Label(Record):
 
     value: int = Field(ge=0, le=254)
     name: str = Field(max_length=63)
-    code: str | None = Field(None, max_length=200)
+    code: str | None = Field(None, max_length=250)
 
 
 class Card(Record):
@@ -148,8 +148,7 @@ def model_hash_of(study: Study, flat: Mapping[str, NDArray[Any]]) -> str:
 
 def labels_of(study: Study) -> tuple[Label, ...]:
     """The values of a study's masks."""
-    codes: Mapping[str, str] = getattr(study.data, "codes", {})
-    named = (Label(value=i, name=n, code=codes.get(n)) for i, n in enumerate(study.data.labels, start=1))
+    named = (Label(value=i, name=n, code=study.data.codes.get(n)) for i, n in enumerate(study.data.labels, start=1))
     return (Label(value=0, name="background"), *named)
 
 

@@ -1,0 +1,1 @@
+"""A model in use: what is looked at, how, and what is written of it."""
