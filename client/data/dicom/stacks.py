@@ -215,7 +215,9 @@ class _Series:
         if not low <= step <= high or len(slices) * header.rows * header.columns > limits.VOXELS:
             self.findings.append(say.absurd(case, file, step, len(slices)))
             return
-        matrix = geometry.affine(first.frame.position or (), group.directions, first.frame.spacing or (), step)
+        directions = geometry.axes(first.frame.orientation or ())
+        own = group.directions if directions is None else directions
+        matrix = geometry.affine(first.frame.position or (), own, first.frame.spacing or (), step)
         shape = (header.columns, header.rows, len(slices))
         self.stacks.append(_stack(slices, matrix, shape, name))
 
