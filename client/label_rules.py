@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 # Instead of a rule: nobody here annotates this label. Where it is, is not known; it is not background.
 UNLABELLED = "unlabelled"
@@ -54,9 +54,24 @@ class LabelCode(BaseModel):
         return " of ".join(f"{name} {value}" for name, value in given if value)
 
 
-Pattern = Annotated[str, Field(min_length=1, max_length=256)]
-LabelEntry = int | Pattern | LabelCode
-LabelRule = int | Pattern | LabelRange | LabelCode | tuple[LabelEntry, ...]
+def _kind(value: Any) -> str:
+    """Which form of a rule is meant, so that what is wrong with it is said of that form alone."""
+    if isinstance(value, LabelRange) or (isinstance(value, dict) and value.keys() & {"from", "to"}):
+        return "range"
+    if isinstance(value, LabelCode | dict):
+        return "code"
+    if isinstance(value, list | tuple):
+        return "list"
+    return "text" if isinstance(value, str) else "number"
+
+
+_Number = Annotated[int, Tag("number")]
+_Text = Annotated[str, Field(min_length=1, max_length=256), Tag("text")]
+_Code = Annotated[LabelCode, Tag("code")]
+_Range = Annotated[LabelRange, Tag("range")]
+LabelEntry = Annotated[_Number | _Text | _Code, Discriminator(_kind)]
+_List = Annotated[tuple[LabelEntry, ...], Field(min_length=1), Tag("list")]
+LabelRule = Annotated[_Number | _Text | _Code | _Range | _List, Discriminator(_kind)]
 
 
 def entries(rule: LabelRule) -> tuple[LabelEntry | LabelRange, ...]:
