@@ -7,27 +7,13 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from client.hours import Window
+from client.label_rules import LabelEntry
+from client.label_rules import LabelRange as LabelRange
+from client.label_rules import LabelRule as LabelRule
 from client.policy import Policy
 from common.documents import Document
 from common.records import Sha256, canonical_json
 from common.study import Name
-
-
-class LabelRange(BaseModel):
-    """Stored values `from` … `to` (both included), for masks that are grey rather than binary."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    low: float = Field(alias="from")
-    high: float = Field(float("inf"), alias="to")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.low > self.high:
-            raise ValueError(f"from ({self.low:g}) must not be above to ({self.high:g})")
-        return self
-
-
-LabelRule = int | tuple[int, ...] | LabelRange
 
 
 class Limits(BaseModel):
@@ -116,7 +102,12 @@ class SiteConfig(BaseModel):
         data: Folder or table (CSV, JSON) of its cases.
         layout: How the cases lie there; `auto` recognises all of them.
         where: For tables: only the rows whose columns have these values.
-        labels: Study label -> stored value, values or range. Without it the i-th study label is stored as i.
+        labels: Study label -> which stored structures it is: a value or segment number, several, a range of values, a
+            name or pattern (`Liver*`; upper and lower case are alike), a coded concept, or `unlabelled` if nobody
+            here annotates it. Without it: in numbers, the i-th study label is i; in files with names, the structure
+            of the study's code or of the label's own name.
+        ignored: Stored values and names (or patterns) that belong to no label.
+        priority: Labels, the first of which takes the voxels that two structures claim; without it that is an error.
         use: `test` sites are never trained on, only evaluated.
         device: `auto` takes CUDA, else MPS, else the CPU.
         accept: Digests of the studies that may run here when the coordinator sends them, or `signer` for all that it
@@ -135,6 +126,8 @@ class SiteConfig(BaseModel):
     layout: Literal["auto", "nnunet", "msd", "bids", "table", "folders"] = "auto"
     where: dict[str, str] = {}
     labels: dict[str, LabelRule] = {}
+    ignored: tuple[LabelEntry, ...] = ()
+    priority: tuple[str, ...] = ()
     use: Literal["train", "test"] = "train"
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     accept: Literal["signer"] | tuple[Sha256, ...] = ()

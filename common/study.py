@@ -19,9 +19,10 @@ from pydantic import (
     model_validator,
 )
 
+from common.codes import SnomedCode, value_of
 from common.documents import Document, wrong_at
 from common.names import LOSSES, NETS, POSTPROCESS, STRATEGIES
-from common.registry import Registry
+from common.registry import Registry, did_you_mean
 
 # Keys of a study file that only a simulation reads; they stand outside the digest.
 SIMULATION_KEYS = ("sites", "partition", "compare")
@@ -152,6 +153,7 @@ class Data(Section):
     Attributes:
         channels: Names of the image channels, in the order in which the net sees them.
         labels: Names of the structures; the first has value 1 in the label map, background is 0.
+        codes: Label -> SNOMED CT code, by which it is found in files that carry codes.
         dimensions: 3 for volumes, 2 for pictures.
         modality: What the scans are (DICOM's word); sites then hold the intensities against it: CT in Hounsfield units,
             PT without negative values, and so on. None: nothing is asked.
@@ -162,6 +164,7 @@ class Data(Section):
 
     channels: tuple[Name, ...] = Field(("image",), min_length=1, max_length=32)
     labels: tuple[Name, ...] = Field(min_length=1, max_length=254)
+    codes: dict[Name, SnomedCode] = {}
     dimensions: Literal[2, 3] = 3
     modality: Literal["CT", "MR", "PT", "MG", "DX", "CR", "XA"] | None = None
     bad_cases: Literal["exclude", "refuse"] = "exclude"
@@ -174,6 +177,12 @@ class Data(Section):
                 raise ValueError(f"{what}: each name may stand once: {', '.join(names)}")
         if "background" in self.labels:
             raise ValueError("labels: background is always value 0; leave it out")
+        for name in self.codes:
+            if name not in self.labels:
+                raise wrong_at(f"codes.{name}", f"is no label of the study.{did_you_mean(name, self.labels)}")
+        values = [value_of(code) for code in self.codes.values()]
+        if len(set(values)) < len(values):
+            raise wrong_at("codes", "each code may stand for one label only")
         if self.ignore == 0:
             raise wrong_at("ignore", "0 is the background; voxels without a label need a value of their own, e.g. 255")
         return self

@@ -22,7 +22,8 @@ from client.data.labels import label_map
 from client.data.readers import read
 from client.data.tables import NAMES, patient_of, read_rows, table_in
 from client.data.volume import Case, Source
-from client.site import LabelRule, SiteConfig
+from client.label_rules import LabelRule
+from client.site import SiteConfig
 from common.errors import DataError, StudyError
 from common.registry import did_you_mean
 from common.seeds import generator
@@ -224,7 +225,7 @@ def label_amounts(case: Case, site: SiteConfig, study: Study) -> NDArray[np.floa
     if case.label is None:
         return np.zeros(len(study.data.labels))
     volume = read(case.label, label=True)
-    label = label_map(study.data.labels, site.labels, study.data.ignore).apply(volume.array)
+    label = label_map(study.data.labels, site.labels, study.data.ignore, site.ignored).apply(volume.array)
     voxels = np.bincount(label.ravel(), minlength=study.classes)[1 : study.classes].astype(np.float64)
     return voxels * np.prod(volume.spacing, dtype=np.float64)
 

@@ -86,7 +86,7 @@ def _labelled(config: SiteConfig, layout: str, cases: Sequence[Case]) -> Check:
 
 def _rules(config: SiteConfig, study: Study) -> Check:
     try:
-        label_map(study.data.labels, config.labels, study.data.ignore)
+        label_map(study.data.labels, config.labels, study.data.ignore, config.ignored)
     except FedscanError as error:
         return problem("labels", str(error), "Correct `labels` in site.yaml")
     return ok("labels", f"{', '.join(study.data.labels)}: each has a rule")
