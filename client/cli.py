@@ -5,8 +5,13 @@ from typing import Annotated, Literal
 
 import typer
 
+from client.study_cli import app as studies
+
 app = typer.Typer(help="A hospital's site: its keys, its federation and its two processes.", no_args_is_help=True,
                   add_completion=False)  # fmt: skip
+
+
+app.add_typer(studies, name="study")
 
 
 @app.callback()

@@ -6,13 +6,14 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from client.approval import ApprovalRule
 from client.hours import Window
 from client.label_rules import LabelEntry
 from client.label_rules import LabelRange as LabelRange
 from client.label_rules import LabelRule as LabelRule
 from client.policy import Policy
 from common.documents import Document
-from common.records import Sha256, canonical_json
+from common.records import canonical_json
 from common.study import Name
 
 
@@ -110,8 +111,7 @@ class SiteConfig(BaseModel):
         priority: Labels, the first of which takes the voxels that two structures claim; without it that is an error.
         use: `test` sites are never trained on, only evaluated.
         device: `auto` takes CUDA, else MPS, else the CPU.
-        accept: Digests of the studies that may run here when the coordinator sends them, or `signer` for all that it
-            signed. Simulations do not ask.
+        approval: Who must say yes before a study runs here. Simulations do not ask.
         limits: Where the site stops to believe what it is sent, and what of the machine it leaves alone.
         policy: What may leave, whatever a study asks. Simulations do not ask.
         hours: Times of day at which work may be done, such as `20:00-06:00`; always if none. Simulations do not ask.
@@ -130,7 +130,7 @@ class SiteConfig(BaseModel):
     priority: tuple[str, ...] = ()
     use: Literal["train", "test"] = "train"
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
-    accept: Literal["signer"] | tuple[Sha256, ...] = ()
+    approval: ApprovalRule = ApprovalRule()
     limits: Limits = Limits()
     policy: Policy = Policy()
     hours: tuple[Window, ...] = ()
@@ -140,7 +140,7 @@ class SiteConfig(BaseModel):
 
     def permits(self) -> bytes:
         """The settings that say what may happen here, in one spelling, so that a change of them can be seen."""
-        return canonical_json(self.model_dump(mode="json", include={"accept", "limits", "policy", "hours", "egress",
+        return canonical_json(self.model_dump(mode="json", include={"approval", "limits", "policy", "hours", "egress",
                                                                     "operators"}))  # fmt: skip
 
 

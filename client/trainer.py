@@ -18,15 +18,20 @@ from client.device import pick_device
 from client.handover.control import BEAT, Progress, TrainerBusyError, TrainerStatus, serve
 from client.handover.mailbox import Arrays, Mailbox, Ref
 from client.handover.operators import Operations, serve_operators
-from client.identity import Identity
+from client.identity import Identity, TrainerCredentials
 from client.site import site_of_home
+from client.work.approval_record import State
+from client.work.approvals import FOLDER, Approvals
 from client.work.discretion import Discretion
-from client.work.replies import software, stored_reply, write_reply
-from client.work.tasks import Intake, Offer
+from client.work.leaving import forget, take_back
+from client.work.replies import software, stored_reply, write_refusal, write_reply
+from client.work.study_desk import StudyDesk
+from client.work.tasks import Intake, Offer, RefusedTask
 from client.work.workshop import StopWork, Workshop
-from common.errors import FedscanError, IdentityError, StudyError
+from common.errors import ApprovalError, CheckpointError, FedscanError, IdentityError, StorageError, StudyError
 from common.lock import alone
 from common.log import Form, start_log
+from common.manifests import RoundManifest
 
 log = logging.getLogger("fedscan.trainer")
 
@@ -65,11 +70,13 @@ class Trainer:
     def __init__(self, home: Path) -> None:
         self._home = home
         self._mailbox = Mailbox(home)
-        self._intake = Intake(home)
+        self.approvals = Approvals(home / "trainer" / FOLDER, lambda: site_of_home(home).approval)
+        self._intake = Intake(home, self.approvals)
         self._workshop = Workshop(home, self._report, self._unwanted)
         self._accepting = threading.Lock()
         self._changed = threading.Condition()
         self._stopping = False
+        self._leaving = [study for study, state in self._states().items() if state == "withdrawn"]
         self._job: _Job | None = None  # accepted last
         self._running: _Job | None = None
         self._last_code: str | None = None
@@ -85,6 +92,10 @@ class Trainer:
                 job = self._take(ref)
         except TrainerBusyError:
             raise
+        except RefusedTask as refused:
+            log.error("refused: %s: %s: %s", refused.manifest.task, refused.error.code, refused.error)
+            yield self._refusal(refused.manifest, refused.credentials, refused.error)
+            return
         except FedscanError as error:
             self._refuse(error.code)
             log.error("refused: %s: %s", error.code, error)
@@ -102,7 +113,13 @@ class Trainer:
         with self._changed:
             job, idle = self._job, self._job is None or self._job.ended
             code = self._last_code
-        about = TrainerStatus(version=software(), site=self._site(), device=self._device(), last_code=code)
+        about = TrainerStatus(
+            version=software(),
+            site=self._site(),
+            device=self._device(),
+            last_code=code,
+            waiting=list(self._states().values()).count("waiting"),
+        )
         if job is None:
             return about
         manifest = job.offer.manifest
@@ -115,11 +132,21 @@ class Trainer:
 
     def operations(self) -> Operations:
         """What the site's operators may ask."""
-        return Operations()
+        operations = Operations()
+        StudyDesk(self._home, self.approvals, self.ended).open(operations)
+        return operations
+
+    def ended(self, study: str) -> None:
+        """The study of this digest may not run any more: what is worked on for it stops, and no more of it leaves."""
+        take_back(self._mailbox, study)
+        with self._changed:
+            self._leaving.append(study)
+            self._changed.notify_all()
 
     def run(self) -> None:
         """Do one task after the other until `stop` is called."""
         while not self._stopping:
+            self._leave()
             with self._changed:
                 job = self._job
                 if job is None or job.state != "waiting":
@@ -180,14 +207,22 @@ class Trainer:
         """One job to its end, whatever happens in it."""
         try:
             outcome = self._workshop.do(job.offer, job.arrays)
+            self._check_approval(job)
             reply = write_reply(self._mailbox, job.offer, outcome)
             if outcome.error is None and job.offer.manifest.kind == "train":
                 self._workshop.finished()
             self._end(job, "done", reply, outcome.error)
             log.info("%s: %s", job.offer.manifest.task, outcome.error or "done")
         except StopWork:
+            try:
+                self._check_approval(job)
+            except ApprovalError as error:
+                self._part(job, error)
+                return
             self._end(job, "dropped")
             log.info("%s: stopped", job.offer.manifest.task)
+        except ApprovalError as error:
+            self._part(job, error)
         except FedscanError as error:
             self._end(job, "refused", code=error.code)
             log.error("%s: %s: %s", job.offer.manifest.task, error.code, error)
@@ -206,6 +241,46 @@ class Trainer:
                 self._last_code = code
             self._changed.notify_all()
 
+    def _part(self, job: _Job, error: ApprovalError) -> None:
+        """End a job whose approval ended while it was worked on."""
+        log.warning("%s: %s: %s", job.offer.manifest.task, error.code, error)
+        told = self._refusal(job.offer.manifest, job.offer.credentials, error)
+        self._end(job, "refused", told.reply, error.code)
+
+    def _refusal(self, manifest: RoundManifest, who: TrainerCredentials, error: FedscanError) -> Progress:
+        """The signed word that a task is not worked on; unsigned where the disk is full."""
+        self._refuse(error.code)
+        try:
+            ref = write_refusal(self._mailbox, manifest, who, error.code)
+        except StorageError as full:
+            log.error("%s: %s", full.code, full)
+            ref = None
+        return Progress(state="refused", code=error.code, reply=ref)
+
+    def _check_approval(self, job: _Job) -> None:
+        """Raises ApprovalError once the study may not run any more."""
+        self.approvals.again(job.offer.manifest, job.offer.config.approval)
+
+    def _leave(self) -> None:
+        """Remove what is kept of studies whose approval was withdrawn; nothing is worked on now."""
+        while self._leaving:
+            study = self._leaving[0]
+            before = self._job
+            busy = before is not None and not before.ended and before.offer.manifest.study != study
+            try:
+                forget(self._home, self._intake.runs_of(study), None if busy else self._workshop.midround)
+                take_back(self._mailbox, study)
+            except (OSError, CheckpointError) as error:
+                log.error("what is kept of study %s was not removed: %s", study[:12], error)
+            self._leaving.pop(0)
+
+    def _states(self) -> dict[str, State]:
+        """How each study stands; nothing while site.yaml is wrong."""
+        try:
+            return self.approvals.states()
+        except StudyError:
+            return {}
+
     def _refuse(self, code: str) -> None:
         with self._changed:
             self._last_code = code
@@ -219,7 +294,15 @@ class Trainer:
             raise StopWork
 
     def _unwanted(self) -> bool:
-        return self._stopping or self._running is not self._job
+        job = self._running
+        if self._stopping or job is not self._job:
+            return True
+        try:
+            if job is not None:
+                self._check_approval(job)
+        except ApprovalError:
+            return True
+        return False
 
     def _site(self) -> str | None:
         try:

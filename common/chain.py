@@ -4,7 +4,6 @@ Nothing here reads a clock, a file or a network: the caller gives the time and w
 back on disk before it starts the task.
 """
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -83,19 +82,17 @@ class Accepted:
 
 
 class Checker:
-    """Says of each assignment whether a site may work on it.
+    """Says of each assignment whether it is what a site may be asked; whether its people let it run is theirs to say.
 
     Args:
         site: The site's name.
         signer: The coordinator's study-signing key, as installed by `fedscan site join`.
-        accept: `signer` for every study that the signer signed, or the digests of the accepted studies.
     """
 
-    def __init__(self, site: str, signer: Ed25519PublicKey, accept: Literal["signer"] | Collection[str]) -> None:
+    def __init__(self, site: str, signer: Ed25519PublicKey) -> None:
         self._site = site
         self._signer = signer
         self._coordinator = key_id(signer)
-        self._accept = accept
 
     def check(self, known: KnownRuns, assignment: Assignment, now: datetime) -> Accepted:
         """Check every signature, the order, and the place of the manifest in its run.
@@ -115,8 +112,6 @@ class Checker:
         manifest = verified_manifest(assignment.manifest, key_of(order.round_key), self._coordinator)
         if manifest.kind == "result":
             _check_result(study, manifest, before)
-        else:
-            self._check_accepted(study)
         self._check_manifest(order, manifest)
         head = _check_chain(manifest, assignment, before)
         position = _position(manifest)
@@ -141,15 +136,6 @@ class Checker:
             raise SignatureError(Refusal.OLDER, f"run {order.run} has a newer order than the one that came")
         if now > order.valid_until + CLOCK_SLACK:
             raise SignatureError(Refusal.EXPIRED, f"the order of run {order.run} ended on {order.valid_until:%Y-%m-%d}")
-
-    def _check_accepted(self, study: Study) -> None:
-        digest = study.digest()
-        if self._accept != "signer" and digest not in self._accept:
-            raise SignatureError(
-                Refusal.NOT_ACCEPTED,
-                f"study {study.name} is signed but not accepted here; to accept it, add its digest {digest} to accept "
-                "in site.yaml",
-            )
 
     def _check_manifest(self, order: RunOrder, manifest: RoundManifest) -> None:
         if manifest.run != order.run:

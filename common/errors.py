@@ -11,6 +11,8 @@
     ├── ModelError         a trained model's file cannot be used         E_MODEL
     ├── IdentityError      keys, certificates or enrolment do not fit    E_IDENTITY
     ├── PolicyError        a study wants more than the site lets out     E_POLICY
+    ├── ApprovalError      the site does not let the study run          E_APPROVAL
+    │                      (waiting, rejected, withdrawn, expired, for another purpose: E_APPROVAL_WAITING ...)
     ├── AuditError         the site's audit log was altered              E_AUDIT
     └── SignatureError     a signed message is refused                   E_SIGNATURE
 
@@ -113,6 +115,42 @@ class SignatureError(FedscanError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class ApprovalError(FedscanError):
+    """The people of a site do not let a study run."""
+
+    code = "E_APPROVAL"
+
+
+class ApprovalWaitingError(ApprovalError):
+    """Not enough of them have said yes yet."""
+
+    code = "E_APPROVAL_WAITING"
+
+
+class ApprovalRejectedError(ApprovalError):
+    """They said no."""
+
+    code = "E_APPROVAL_REJECTED"
+
+
+class ApprovalWithdrawnError(ApprovalError):
+    """They said yes, and then no longer."""
+
+    code = "E_APPROVAL_WITHDRAWN"
+
+
+class ApprovalExpiredError(ApprovalError):
+    """They said yes for a time, or for a number of rounds, which is over."""
+
+    code = "E_APPROVAL_EXPIRED"
+
+
+class ApprovalPurposeError(ApprovalError):
+    """They said yes to measuring a model with their scans, but not to training one."""
+
+    code = "E_APPROVAL_PURPOSE"
 
 
 # A site tells why it has no reply by one of these words, never by a message of its own.

@@ -45,7 +45,6 @@ class Refusal(StrEnum):
     SIGNATURE = "signature"
     EXPIRED = "expired"
     STUDY = "study"
-    NOT_ACCEPTED = "not accepted"
     RUN = "run"
     TASK = "task"
     ROUNDS = "rounds"

@@ -303,10 +303,14 @@ class Evaluation(Section):
 
 
 class Study(Section):
-    """One study, complete: every default is filled in, so that equal studies have equal digests."""
+    """One study, complete: every default is filled in, so that equal studies have equal digests.
+
+    Its `author` may not approve it at a site: a user name there, or an address that begins with it.
+    """
 
     name: Name
     description: str = Field("", max_length=2000)
+    author: str = Field("", max_length=200)
     seed: int = Field(1, ge=0, lt=2**31)
     data: Data
     plan: Plan

@@ -98,7 +98,8 @@ def _runs(study: Study, known: dict[str, Any]) -> Iterator[str]:
     total = known["steps_per_site"]
     yield f"  rounds  {known['rounds']:,}" + (f", so {total:,} steps in all" if total else "")
     held, step = memory["weights"], memory["activations"]
-    yield f"  memory  {_bytes(held + step)}: weights, gradients, optimiser {_bytes(held)}; one step {_bytes(step)}"
+    whole = in_bytes(held + step)
+    yield f"  memory  {whole}: weights, gradients, optimiser {in_bytes(held)}; one step {in_bytes(step)}"
     yield "    (libraries and caches come on top)"
     kept = study.evaluation
     yield f"  patients kept apart  {kept.validation:.0%} for validation, {kept.test:.0%} for one test at the end"
@@ -135,7 +136,7 @@ def _leaves(study: Study, known: dict[str, Any]) -> Iterator[str]:
     update = known["update"]
     arrays = " and ".join(f"{n:,} numbers ({dtype})" for dtype, n in update["arrays"].items())
     yield "What leaves your site"
-    yield f"  every round: the weights of the net after training, {arrays}, {_bytes(update['bytes'])}"
+    yield f"  every round: the weights of the net after training, {arrays}, {in_bytes(update['bytes'])}"
     for when, items in known["leaves"].items():
         yield f"  {when}:" + ("" if when != "once" else " the site's name and")
         yield from (f"    {key}: {text}" for key, text in items.items())
@@ -152,7 +153,7 @@ def _leaves(study: Study, known: dict[str, Any]) -> Iterator[str]:
 def _totals(study: Study, known: dict[str, Any]) -> Iterator[str]:
     sent, received = known["bytes_per_site"]["sent"], known["bytes_per_site"]["received"]
     yield "In all, per site"
-    yield f"  sent {_bytes(sent)}, received {_bytes(received)} (plus a few kilobytes of numbers and addresses)"
+    yield f"  sent {in_bytes(sent)}, received {in_bytes(received)} (plus a few kilobytes of numbers and addresses)"
     yield (f"  {known['rounds']} rounds and {known['validations']} validations; a round lasts as long as the slowest "
            "site's steps" + (f", at most {study.rounds.deadline:g} s" if study.rounds.deadline else ""))  # fmt: skip
 
@@ -167,7 +168,7 @@ def _worded(keys: frozenset[str]) -> dict[str, str]:
     return meaning
 
 
-def _bytes(n: int) -> str:
+def in_bytes(n: int) -> str:
     """In the unit in which one thinks of it: MB is 10⁶ bytes."""
     for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if n >= size:

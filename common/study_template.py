@@ -7,6 +7,7 @@ _TEXT = """\
 # `fedscan study check FILE` finds mistakes; `fedscan study explain FILE` says what will run and what leaves a hospital.
 name: {name}
 description: ""                 # a sentence for the people who are asked to take part
+author: ""                      # who wrote it (user name or address): may not approve it at a site
 seed: 1                         # split of the patients, first weights, patches, augmentation
 
 data:

@@ -133,7 +133,7 @@ def test_site_yaml_is_valid_accepts_nothing_and_is_left_alone(type_in: Type, tmp
     path = tmp_path / "oslo" / "site.yaml"
     document = Document.read(path)
     config = document.validate(SiteConfig, document.data)
-    assert (config.name, config.accept) == ("oslo", ())
+    assert (config.name, config.approval.rule) == ("oslo", "none")
     (tmp_path / "bergen").mkdir()
     (tmp_path / "bergen" / "site.yaml").write_text("name: bergen\ndata: mine\n")
     type_in("site init --name bergen --home bergen")
@@ -178,7 +178,7 @@ def test_a_signed_study_is_run_by_the_site_that_joined(type_in: Type, tmp_path: 
     signed = read_signed_study((tmp_path / "study.signed.json").read_bytes())
     chain = Manifests(tmp_path / "chain", signed, coordinator.id, coordinator.card.signing_key, coordinator.round_key())
     assignment = chain.issue(0, "join", "train", None, {"oslo": Counted()})
-    checker = Checker(site.site, site.signer, "signer")
+    checker = Checker(site.site, site.signer)
     accepted = checker.check(KnownRuns(), assignment, datetime.now(UTC))
     assert (accepted.order.run, accepted.order.max_rounds) == ("first", 2)
     assert accepted.study.digest() in said

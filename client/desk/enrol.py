@@ -26,9 +26,13 @@ data: ./scans
 # If your masks are numbered otherwise than the study's: study label -> your value.
 # labels: {{liver: 1, tumour: [2, 3]}}
 
-# Studies that may run here: digests (`fedscan study check` prints them), or the one word signer for every study that
-# this federation's coordinator has signed. Without either nothing runs.
-accept: []
+# A study runs only when somebody here has approved it (fedscan site study list); with approvers: 2, when two have.
+# With rule: signer all studies of this federation's coordinator run without that, for so many rounds or days each.
+approval: {{approvers: 1}}
+# approval: {{rule: signer, rounds: 100, days: 30}}
+
+# Unix group whose members approve, stop and look at what leaves; without it only the user who runs the trainer may.
+# operators: {{group: fedscan-operators}}
 
 # auto takes CUDA, else MPS, else the CPU.
 # device: auto
@@ -63,7 +67,7 @@ def init(home: Path, name: str | None, new_keys: bool) -> None:
     write_new(request_path, request, PUBLIC)
     if not (home / "site.yaml").exists():
         write_new(home / "site.yaml", SITE_YAML.format(name=name).encode(), PUBLIC)
-        click.echo(f"{home / 'site.yaml'} written: say there where the scans are and which studies may run")
+        click.echo(f"{home / 'site.yaml'} written: say there where the scans are")
     click.echo(f"{request_path} written: send it to the coordinator. It holds no secret.")
     click.echo(f"  fingerprint {request_fingerprint(request)}")
     click.echo("  The coordinator calls and asks for it. The keys stay here, in link/ and trainer/.")

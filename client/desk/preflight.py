@@ -18,6 +18,7 @@ import click
 from packaging.requirements import Requirement
 
 from client.desk.findings import Check, ok, problem, skipped
+from client.handover.peer import group_number
 from client.identity import Identity
 from client.node import running
 from client.site import SiteConfig, site_of_home
@@ -107,11 +108,19 @@ def _settings(home: Path) -> tuple[Check, SiteConfig | None]:
         return problem(name, str(error), "Correct the line that is named"), None
     except OSError as error:
         return problem(name, f"cannot be read ({error.strerror})", f"Let this user read {home / 'site.yaml'}"), None
-    if config.accept == ():
-        remedy = "Write the digest that `fedscan study check` prints, or the word signer, after accept:"
-        return problem(name, "accepts no study, so nothing will run", remedy), config
-    accepts = "all studies of the coordinator" if config.accept == "signer" else f"{len(config.accept)} study digest(s)"
-    return ok(name, f"valid; accepts {accepts}"), config
+    group = config.operators.group
+    if group is not None:
+        try:
+            group_number(group)
+        except FedscanError as error:
+            return problem(name, str(error), "Or take the line out: then only the trainer's own user decides"), config
+    rule = config.approval
+    if rule.rule == "signer":
+        wanted = "every study of the coordinator runs without anybody's word"
+    else:
+        people = "one person" if rule.approvers == 1 else "two people"
+        wanted = f"a study runs once {people} {f'of the group {group} ' if group else ''}approved it"
+    return ok(name, f"valid; {wanted}"), config
 
 
 def _keys(home: Path, process: Process) -> Check:

@@ -32,7 +32,8 @@ class Progress(Record):
         state: `working` until the last one, which is `done` or `refused`.
         done: Steps or cases that are done.
         of: How many there are; 0 while that is not known.
-        reply: With `done`: the file that holds the reply, which may be an error's.
+        reply: With `done`: the file that holds the reply, which may be an error's. With `refused`, where the task was
+            this coordinator's: the signed word that it is.
         code: With `refused`: why the task was not accepted, a code of `common.errors`.
     """
 
@@ -59,6 +60,7 @@ class TrainerStatus(Record):
         of: How many there are.
         since: When the work on it began; none when the trainer is idle.
         last_code: Why the last task failed or was refused; none after a success.
+        waiting: Studies that wait for somebody's decision.
     """
 
     version: str
@@ -73,6 +75,7 @@ class TrainerStatus(Record):
     of: Count = 0
     since: AwareDatetime | None = None
     last_code: Code | None = None
+    waiting: Count = 0
 
 
 class TrainerBusyError(FedscanError):

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from client.handover.mailbox import COUNTS, MAX_HEADER_BYTES, REPLY, Mailbox, Ref, read_reply
+from client.identity import TrainerCredentials
 from client.work.tasks import Offer
 from common.errors import SignatureError, WireError
-from common.manifests import ReplyHeader, arrays_sha256, metrics_sha256, sign_reply, verified_reply
+from common.manifests import ReplyHeader, RoundManifest, arrays_sha256, metrics_sha256, sign_reply, verified_reply
 from common.signing import read_signed
 
 
@@ -46,6 +47,15 @@ def write_reply(mailbox: Mailbox, offer: Offer, outcome: Outcome) -> Ref:
     # These answers must not replace an update that the coordinator may ask for again.
     name = COUNTS if manifest.kind in ("join", "result") else REPLY
     return mailbox.put_reply(signed.canonical(), outcome.metrics, outcome.arrays, name)
+
+
+def write_refusal(mailbox: Mailbox, manifest: RoundManifest, who: TrainerCredentials, code: str) -> Ref:
+    """Sign that a task is not worked on, and put it into the mailbox beside the last update; raises StorageError."""
+    header = ReplyHeader(
+        run=manifest.run, study=manifest.study, site=who.site, task=manifest.task, manifest=manifest.sha256(),
+        base=manifest.base, error=code, salt=secrets.token_hex(32), software=software(),
+    )  # fmt: skip
+    return mailbox.put_reply(sign_reply(who.reply_key, who.coordinator, header).canonical(), None, {}, COUNTS)
 
 
 def stored_reply(mailbox: Mailbox, offer: Offer) -> Ref | None:

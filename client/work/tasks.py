@@ -12,8 +12,9 @@ from client.handover.mailbox import TASK, Arrays, Mailbox, Opened, Ref
 from client.identity import Identity, TrainerCredentials
 from client.site import SiteConfig, site_of_home
 from client.work.accepted import AcceptedRuns
+from client.work.approvals import Approvals
 from common.chain import Accepted, Checker
-from common.errors import WireError
+from common.errors import ApprovalError, FedscanError, PolicyError, WireError
 from common.manifests import RoundManifest, arrays_sha256, read_assignment
 from common.study import Study
 from common.wire import Schema, Task, Terms
@@ -72,16 +73,31 @@ class Offer:
         return arrays
 
 
+class RefusedTask(Exception):  # noqa: N818 - the error is within
+    """A task of this coordinator that this site does not work on: it is told so, signed.
+
+    Attributes:
+        error: Why.
+        manifest: The task, verified.
+        credentials: Of the site.
+    """
+
+    def __init__(self, error: FedscanError, manifest: RoundManifest, credentials: TrainerCredentials) -> None:
+        super().__init__(str(error))
+        self.error, self.manifest, self.credentials = error, manifest, credentials
+
+
 class Intake:
     """Where tasks come in.
 
     Args:
-        home: The site's folder. Its files are read at each task: a renewed certificate or a newly accepted study
-            needs no restart.
+        home: The site's folder. Its files are read at each task: a renewed certificate needs no restart.
+        approvals: What the site's people decided.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, approvals: Approvals) -> None:
         self._home = home
+        self._approvals = approvals
         self._mailbox = Mailbox(home)
         self._accepted = AcceptedRuns(home / "trainer" / "accepted.json")
         self._schema: tuple[str, Schema] = ("", Schema(()))
@@ -91,8 +107,8 @@ class Intake:
         """The task in the file that `ref` names; what it asks is checked, its weights wait in the open file.
 
         Raises:
-            SignatureError: It is not signed, altered, replayed, from a fork, or not accepted here.
-            PolicyError: The study asks for more than site.yaml lets out.
+            SignatureError: It is not signed, altered, replayed, or from a fork.
+            RefusedTask: The study asks for more than site.yaml lets out, or its people do not let it run.
             WireError: The file is not the one that was named, or does not hold the bytes of the study's net.
             StudyError: site.yaml is wrong.
             IdentityError: The site's keys are missing.
@@ -101,22 +117,31 @@ class Intake:
         if ref.name != TASK:
             raise WireError(f"{ref.name} is no task")
         config, credentials = site_of_home(self._home), Identity(self._home).trainer_credentials()
-        checker = Checker(credentials.site, credentials.signer, config.accept)
+        checker = Checker(credentials.site, credentials.signer)
         with self._mailbox.open(ref) as file:
             if set(file.metadata) != {"assignment"}:
                 raise WireError("the task's file holds something else than an assignment")
             assignment = read_assignment(file.metadata["assignment"].encode())
             accepted = checker.check(self._accepted.known(), assignment, datetime.now(UTC))
             schema = self._schema_of(accepted.study)
-            config.policy.check_study(accepted.study, schema.nbytes)
+            try:
+                config.policy.check_study(accepted.study, schema.nbytes)
+                self._approvals.check(accepted.study, assignment.study, accepted.manifest)
+            except (PolicyError, ApprovalError) as error:
+                raise RefusedTask(error, accepted.manifest, credentials) from None
             if file.sizes != ({} if accepted.manifest.base is None else schema.sizes):
                 raise WireError(f"{accepted.manifest.task}: its arrays are not the ones of the study's schema")
             yield Offer(accepted, config, credentials, schema, _task(accepted.manifest, credentials.site), file)
 
     def keep(self, offer: Offer) -> None:
         """Put on disk that the task was accepted, before the work on it begins; raises StorageError."""
+        self._approvals.begun(offer.manifest)
         if offer.accepted.known != self._accepted.known():
             self._accepted.keep(offer.accepted.known)
+
+    def runs_of(self, study: str) -> list[str]:
+        """The runs of a study, by its digest, of which a task was ever accepted; raises CheckpointError."""
+        return [run for run, known in self._accepted.known().runs.items() if known.study == study]
 
     def _schema_of(self, study: Study) -> Schema:
         digest = study.digest()

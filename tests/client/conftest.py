@@ -121,8 +121,8 @@ class Hospital:
     def configure(self, **changes: Any) -> None:
         labels = {"liver": 1, "kidneys": 2}
         config = {
-            "name": "proposed", "data": str(self.scans), "labels": labels, "accept": "signer", "device": "cpu",
-            "policy": OPEN,
+            "name": "proposed", "data": str(self.scans), "labels": labels, "device": "cpu",
+            "approval": "{rule: signer}", "policy": OPEN,
         }  # fmt: skip
         lines = (f"{k}: {v}\n" for k, v in {**config, **changes}.items())
         (self.home / "site.yaml").write_text("".join(lines))

@@ -61,7 +61,7 @@ class Federation:
             for patient in PATIENTS:
                 volume = nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4))
                 nib.save(volume, folder / "scans" / kind / f"{patient}{name}.nii.gz")
-        self.settings(accept="signer", data=str(folder / "scans"), device="cpu")
+        self.settings(approval={"rule": "signer"}, data=str(folder / "scans"), device="cpu")
 
     def fedscan(self, *arguments: object) -> None:
         assert run([str(a) for a in arguments]) == 0
@@ -223,9 +223,9 @@ def test_keys_that_others_may_read(federation: Federation) -> None:
 
 
 def test_settings_and_data(federation: Federation, tmp_path: Path) -> None:
-    federation.settings(accept=[])
-    assert "accepts no study" in wrong(federation.checks(part="trainer"))["site.yaml"]
-    federation.settings(accept="signer", data=str(tmp_path / "nowhere"))
+    federation.settings(operators={"group": "absent-group"})
+    assert "no group absent-group" in wrong(federation.checks(part="trainer"))["site.yaml"]
+    federation.settings(operators={}, data=str(tmp_path / "nowhere"))
     assert "does not exist" in wrong(federation.checks(part="trainer"))["data"]
     (tmp_path / "empty").mkdir()
     federation.settings(data=str(tmp_path / "empty"))

@@ -61,7 +61,6 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.accepted = AcceptedRuns(folder / "accepted.json")
-        self.accept: Any = "signer"
 
     def chain(self, name: str = "chain", signed: Any = None) -> Manifests:
         return Manifests(
@@ -75,7 +74,7 @@ class World:
         return self.chain().issue(number, "evaluate", part, base, ROSTER)
 
     def take(self, assignment: Assignment, now: datetime = NOW, site: str = "oslo") -> Accepted:
-        checker = Checker(site, SIGNER.public_key(), self.accept)
+        checker = Checker(site, SIGNER.public_key())
         found = checker.check(self.accepted.known(), read_assignment(assignment.canonical()), now)
         self.accepted.keep(found.known)
         return found
@@ -148,13 +147,6 @@ def test_the_result_comes_last_and_comes_again(world: World) -> None:
     assert world.refuses(world.chain().issue(1, "result", "train", BASE, ROSTER, figures=figures(dice=0.9))) == (
         Refusal.FORK
     )
-
-
-def test_the_result_reaches_a_site_that_no_longer_accepts_the_study(world: World) -> None:
-    world.take(world.train(1))
-    world.accept = ()
-    assert world.refuses(world.train(2)) == Refusal.NOT_ACCEPTED
-    world.take(world.chain().issue(1, "result", "train", BASE, ROSTER, figures=figures()))
 
 
 def test_no_result_of_a_run_in_which_the_site_took_no_part(world: World) -> None:
@@ -241,15 +233,6 @@ def test_an_expired_order_is_refused(world: World) -> None:
     world.take(world.train(1), end + CLOCK_SLACK)
     # A wrong clock in the other direction stops nothing.
     world.take(world.train(2), NOW - timedelta(days=400))
-
-
-def test_only_accepted_studies_run(world: World) -> None:
-    world.accept = ()
-    assert world.refuses(world.train(1)) == Refusal.NOT_ACCEPTED
-    world.accept = (sha256(b"another").hexdigest(),)
-    assert world.refuses(world.train(1)) == Refusal.NOT_ACCEPTED
-    world.accept = (study().digest(),)
-    world.take(world.train(1))
 
 
 def test_a_site_that_is_not_asked_refuses(world: World) -> None:

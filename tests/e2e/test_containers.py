@@ -264,7 +264,7 @@ def hospital_of(folder: Path, name: str, image: Image, data: Path) -> Machine:
     machine = Machine(folder, name, image, "compose.site.yaml", folder / "scans")
     machine.setup("site", "init", "--name", name)
     settings = folder / "site" / "site.yaml"
-    settings.write_text(f"name: {name}\ndata: /data\ndevice: cpu\naccept: signer\n{OPEN}")
+    settings.write_text(f"name: {name}\ndata: /data\ndevice: cpu\napproval: {{rule: signer}}\n{OPEN}")
     return machine
 
 

@@ -70,7 +70,7 @@ def _enrol(coordinator: Coordinator, enrolment: Enrolment, home: Path, name: str
     (home / "scans").mkdir()
     # What is timed is the way, not a study.
     policy = {"steps": 1, "batch": 1, "cases": 1, "small": 1, "digits": None}
-    settings = {"name": name, "data": "scans", "accept": "signer", "device": "cpu", "policy": policy}
+    settings = {"name": name, "data": "scans", "approval": {"rule": "signer"}, "device": "cpu", "policy": policy}
     (home / "site.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     applicant = read_request(make_keys(home, name))
     join = enrolment.add(applicant, name, coordinator.unlock(b"").authority)
