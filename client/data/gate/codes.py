@@ -191,10 +191,86 @@ CODES: dict[str, Code] = {
         "the scan is smaller than half the patch on the plan's grid; the rest of the patch is padding",
         "Right for small boxes; else check the voxel size, or choose a smaller plan.patch.",
     ),
+    "privacy-header": Code(
+        "info",
+        "DICOM headers name persons; this stays here, as nothing of a header ever leaves",
+        "Nothing, as long as the scans stay; before handing any on: fedscan data export.",
+    ),
+    "privacy-private": Code(
+        "info",
+        "DICOM headers have private elements, which may hold anything",
+        "Nothing, as long as the scans stay; before handing any on: fedscan data export.",
+    ),
+    "privacy-text": Code(
+        "warning",
+        "a free text of the header, such as the series description, names a person",
+        "Keep lists and screenshots of series to yourself; before handing scans on: fedscan data export.",
+    ),
+    "privacy-path": Code(
+        "warning",
+        "names of files or folders tell who the patients are; lists, logs and screens of this site show them",
+        "Rename folders and files by numbers of your own, and keep the list of both where only you can read it.",
+    ),
+    "privacy-file-header": Code(
+        "warning",
+        "text inside NIfTI, NRRD or picture files tells who the patients are",
+        "Convert again with the tool's option for anonymous headers, or use the files of: fedscan data export.",
+    ),
+    "burned-in": Code(
+        "warning",
+        "there is text in the pixels, which may name the patient, and which a net may learn from",
+        "Mask it, choose the original series, or exclude the case.",
+    ),
+    "burned-in-unknown": Code(
+        "info",
+        "an image of a kind that often shows text, and its header does not say that it has none",
+        "Look at it on the page with pictures.",
+    ),
+    "screen": Code(
+        "warning",
+        "a secondary capture or a screen: a picture of a scan, not a scan",
+        "Choose the original series, or exclude the case.",
+    ),
     "face": Code(
         "warning",
         "a head scan shows the face, from which a person can be known",
         "Nothing leaves the site. Before any export, remove the face.",
+    ),
+    "partly-labelled": Code(
+        "warning",
+        "the site does not annotate one of the study's labels; the case is kept, but not yet trained on",
+        "Annotate the label, or take part in a study without it.",
+    ),
+    "excluded": Code("info", "the site leaves the case out", "Nothing; `fedscan data include` takes it in again."),
+    "excluded-unknown": Code(
+        "warning", "an excluded case does not exist", "Correct its name, or take it off the list."
+    ),
+    "held-out": Code(
+        "warning",
+        "a datalist has lists beside `training`, which are left out",
+        "Only `training` is read, and divided into training, validation and test anew. To test on the others, list "
+        "them in a table of their own, for a site with use: test.",
+    ),
+    "dicom-folder": Code(
+        "error",
+        "a table names a folder that does not hold exactly one DICOM volume",
+        "Name a folder with one series, or let fedscan find the cases itself (layout: dicom).",
+    ),
+    "dicom-several-labels": Code(
+        "error",
+        "several segmentations refer to one volume",
+        "Say in site.yaml under `series`, in a rule `label`, which one counts (modality: SEG or RTSTRUCT; "
+        "description), or take the others away.",
+    ),
+    "dicom-channel": Code(
+        "error",
+        "not exactly one volume of an examination is the image channel",
+        "Say in site.yaml under `series` which series is the channel (modality, description, volume).",
+    ),
+    "dicom-no-image": Code(
+        "warning",
+        "a segmentation refers to images that are not here, or to several volumes alike",
+        "Put the series to which it belongs into the same folder.",
     ),
 }  # fmt: skip
 
