@@ -1,20 +1,23 @@
 """Labels that have names: DICOM SEG, RT structure sets and 3D Slicer's .seg.nrrd, on an image's grid."""
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from client.data.dicom.workers import Workers, shared_workers
 from client.data.readers import suffix
 from client.data.structures.belonging import stack_of
 from client.data.structures.model import Code, Misfit, Note, Segment, Structures
-from client.data.structures.nrrd import SlicerSegmentation, describes_segments
+from client.data.structures.nrrd import SlicerSegmentation, describes_segments, segments_of
 from client.data.structures.rtstruct import StructureSet
 from client.data.structures.seg import Segmentation
 from client.data.volume import Source, Volume
 
-__all__ = ["Code", "Misfit", "Note", "Segment", "Structures", "has_names", "open_structures"]
+__all__ = ["Code", "Misfit", "Note", "Segment", "Structures", "has_names", "names_in", "open_structures"]
 
 _SECONDS = 300.0  # for a hundred structures of a long CT on a slow machine
 
@@ -41,13 +44,37 @@ def open_structures(path: Path, image: Source, volume: Volume, workers: Workers 
     Raises:
         DataError: The file cannot be read; its subclass Misfit: it does not fit the image.
     """
+    structures = _structures(path, image, volume, workers)
+    if not structures.segments:
+        raise Misfit("label-name", "holds no structures", "Export the label again, with its structures.")
+    return structures
+
+
+def _structures(path: Path, image: Source, volume: Volume, workers: Workers | None) -> Structures:
     if suffix(path) is not None:
         return SlicerSegmentation(path, volume)
     stack = stack_of(image)
+    file, array = _read(path, workers)
+    kind = Segmentation if file["object"] == "seg" else StructureSet
+    return kind(file, array, stack, volume)
+
+
+def names_in(path: Path, workers: Workers | None = None) -> list[str]:
+    """The names of the structures in the file `path`, with their codes; raises DataError as `open_structures`."""
+    if suffix(path) is not None:
+        return [s.name if s.code is None else f"{s.name} ({s.code.value} {s.code.meaning})" for s in segments_of(path)]
+    file, _ = _read(path, workers)
+    return [_called(item) for item in file["segments" if file["object"] == "seg" else "rois"]]
+
+
+def _called(item: Mapping[str, Any]) -> str:
+    code = item.get("code")
+    return f"{item['name']} ({code['value']} {code['meaning']})" if code else str(item["name"])
+
+
+def _read(path: Path, workers: Workers | None) -> tuple[dict[str, Any], NDArray[Any]]:
     with tempfile.TemporaryDirectory(prefix="fedscan-") as scratch:
         into = Path(scratch) / "structures.npy"
         pool = workers or shared_workers()
         file = pool.ask("structures", seconds=_SECONDS, path=str(path), into=str(into))
-        array = np.load(into, allow_pickle=False)
-    kind = Segmentation if file["object"] == "seg" else StructureSet
-    return kind(file, array, stack, volume)
+        return file, np.load(into, allow_pickle=False)

@@ -27,6 +27,11 @@ def describes_segments(path: Path) -> bool:
     return any(_KEY.fullmatch(key) for key in header_of(path))
 
 
+def segments_of(path: Path) -> list[Segment]:
+    """What the NRRD file at `path` describes, without its voxels; raises DataError when it cannot be read."""
+    return [_segment(number, fields) for number, fields in _described(header_of(path)).items()]
+
+
 class SlicerSegmentation(Structures):
     """A .seg.nrrd file; overlapping segments lie in layers."""
 

@@ -9,6 +9,9 @@ from client.data.structures.model import Mask, Misfit
 
 # Of the smaller voxel size: what decimals in headers and turned orientations may displace a corner of the grid.
 TOLERANCE = 0.1
+# Voxels by which a grid of equal voxels may lie beside the other; farther, which voxel is nearest is a toss-up.
+BESIDE = 0.25
+_RESAMPLE = "Resample it to the image's grid (nearest neighbour), or find the file that was drawn on this image."
 
 _Affine = NDArray[np.float64]
 _Indices = NDArray[np.int64]
@@ -86,7 +89,7 @@ def place(source: Grid, target: Grid) -> Placing:
     """How `source` lies in `target`: the nearest voxel along each axis.
 
     Raises:
-        Misfit: The grids are not parallel.
+        Misfit: The grids are not parallel, or have voxels of one size and lie between each other's.
     """
     joint = np.linalg.inv(source.affine) @ target.affine
     axes = tuple(int(a) for a in np.argmax(np.abs(joint[:3, :3]), axis=1))
@@ -109,12 +112,12 @@ def place(source: Grid, target: Grid) -> Placing:
         outside.append((back < 0) | (back >= target.shape[axis]))
         apart.append(float(np.abs(exact - index)[known].max(initial=0)))
         same.append(bool(abs(abs(scale) - 1) * max(source.shape[own] - 1, 1) <= TOLERANCE))
+    beside = max((a for a, equal in zip(apart, same, strict=True) if equal), default=0.0)
+    if beside > BESIDE:
+        what = f"the label's voxels are as large as the image's but lie {beside:.2g} of a voxel beside them"
+        raise Misfit("label-grid", what, _RESAMPLE)
     return Placing(axes, tuple(indices), tuple(outside), tuple(apart), tuple(same))
 
 
 def _not_parallel() -> Misfit:
-    return Misfit(
-        "label-grid",
-        "the label's grid is turned against the image's",
-        "Resample it to the image's grid (nearest neighbour), or find the file that was drawn on this image.",
-    )
+    return Misfit("label-grid", "the label's grid is turned against the image's", _RESAMPLE)

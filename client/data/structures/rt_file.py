@@ -38,6 +38,8 @@ def rtstruct(parsed: Parsed, into: Path) -> dict[str, Any]:
     named = _named(ds, references)
     rois = _rois(ds)
     points = _Points()
+    if not rois:
+        raise Unreadable("header", "no structures")
     for item in sequence(ds, "ROIContourSequence"):
         roi = rois.get(number(item, "ReferencedROINumber"))
         if roi is None:
