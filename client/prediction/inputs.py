@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from client.data.dicom.scan import scan
 from client.data.dicom.objects import Scan
+from client.data.dicom.scan import scan
 from client.data.dicom_layout import dicom_cases
 from client.data.readers import stem, suffix
 from client.data.volume import Source
