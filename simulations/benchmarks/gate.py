@@ -83,6 +83,8 @@ class Scan:
             "plan": preprocess.plan_grid(volume, study.plan),
             "voxels": counts,
             "plan_voxels": counts,
+            "unlabelled": [],
+            "notes": [],
             "gate": summarise(self.image, self.truth, volume.spacing, len(study.data.labels)),
         }
 

@@ -59,12 +59,12 @@ def check_hounsfield(case: Case, where: str, channel: Channel) -> list[Finding]:
         return [finding("ct-scaled", case.id, what)]
     if low >= 0 and high <= 255 and channel["whole"] and span > 60:
         return [finding("ct-window", case.id, f"{where}: whole numbers from {low:g} to {high:g}: 8 bits of a window")]
-    if channel["at_low"] >= CUT_OFF and low > AIR:
-        what = f"{where}: {channel['at_low']:.0%} of the voxels are exactly {low:g}, the smallest: a window was applied"
-        return [finding("ct-window", case.id, what)]
     if channel["below"] < BELOW_WATER:
         what = f"{where}: neither air nor fat, nothing below −50 HU (median {channel['p50']:g})"
         return [finding("ct-offset", case.id, what)]
+    if channel["at_low"] >= CUT_OFF and low > AIR:
+        what = f"{where}: {channel['at_low']:.0%} of the voxels are exactly {low:g}, the smallest: a window was applied"
+        return [finding("ct-window", case.id, what)]
     return []
 
 
