@@ -133,3 +133,82 @@ def preflight(
 
     if not show(home, part, study, as_json):
         raise typer.Exit(1)
+
+
+Why = Annotated[str, typer.Option(help="Why, for the audit log; it stays at the site.", show_default=False)]
+
+
+@app.command()
+def pause(why: Why = "", home: Home = Path()) -> None:
+    """Let nothing leave from now on; the work stops after its step and is kept."""
+    from client.desk.stopping import pause as run
+
+    if not run(home, why):
+        raise typer.Exit(1)
+
+
+@app.command()
+def unpause(why: Why = "", home: Home = Path()) -> None:
+    """Go on after a pause."""
+    from client.desk.stopping import unpause as run
+
+    run(home, why)
+
+
+egress = typer.Typer(help="What left this site.", no_args_is_help=True, add_completion=False)
+app.add_typer(egress, name="egress")
+
+
+@egress.callback()
+def egress_main() -> None:
+    """What left this site."""
+
+
+@egress.command("show")
+def egress_show(
+    home: Home = Path(),
+    number: Annotated[int | None, typer.Option("--round", help="Of this round alone.", show_default=False)] = None,
+    dry_run: Annotated[
+        Path | None,
+        typer.Option(metavar="STUDY", show_default=False,
+                     help="Train one round of this study here, for your eyes only, and show what would leave."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Show what left, when, to whom and how large; or what would."""
+    if dry_run is not None:
+        from client.desk.rehearsal import show
+
+        if not show(home, dry_run, as_json):
+            raise typer.Exit(1)
+        return
+    from client.desk.books import show_egress
+
+    show_egress(home, number, as_json)
+
+
+audit = typer.Typer(help="What happened at this site, and who did it.", no_args_is_help=True, add_completion=False)
+app.add_typer(audit, name="audit")
+
+
+@audit.callback()
+def audit_main() -> None:
+    """What happened at this site, and who did it."""
+
+
+@audit.command("verify")
+def audit_verify(
+    home: Home = Path(),
+    head: Annotated[
+        str | None, typer.Option(help="A head that was seen elsewhere, as by the coordinator.", show_default=False)
+    ] = None,
+    length: Annotated[int | None, typer.Option(help="How many lines the log had then.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find every edit, cut and reorder in the audit log, and whether all that left is in the ledger."""
+    from client.desk.books import verify_audit
+
+    if (head is None) != (length is None):
+        raise typer.BadParameter("--head and --length belong together")
+    if not verify_audit(home, head, length, as_json):
+        raise typer.Exit(1)

@@ -6,11 +6,13 @@ on where it was written down last; after the reply was written, the reply is the
 """
 
 import logging
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
@@ -18,17 +20,31 @@ from client.device import pick_device
 from client.handover.control import BEAT, Progress, TrainerBusyError, TrainerStatus, serve
 from client.handover.mailbox import Arrays, Mailbox, Ref
 from client.handover.operators import Operations, serve_operators
+from client.hours import open_at
 from client.identity import Identity, TrainerCredentials
-from client.site import site_of_home
-from client.work.approval_record import State
+from client.site import SiteConfig, site_of_home
+from client.work.approval_record import Approval, State
 from client.work.approvals import FOLDER, Approvals
+from client.work.audit import SAID, about
+from client.work.book_desk import BookDesk
+from client.work.books import Books
 from client.work.discretion import Discretion
 from client.work.leaving import forget, take_back
+from client.work.pause import Pause, Paused
 from client.work.replies import software, stored_reply, write_refusal, write_reply
 from client.work.study_desk import StudyDesk
 from client.work.tasks import Intake, Offer, RefusedTask
 from client.work.workshop import StopWork, Workshop
-from common.errors import ApprovalError, CheckpointError, FedscanError, IdentityError, StorageError, StudyError
+from common.errors import (
+    ApprovalError,
+    CheckpointError,
+    FedscanError,
+    IdentityError,
+    PolicyError,
+    SignatureError,
+    StorageError,
+    StudyError,
+)
 from common.lock import alone
 from common.log import Form, start_log
 from common.manifests import RoundManifest
@@ -61,16 +77,29 @@ class _Job:
 
 
 class Trainer:
-    """A site's trainer. `work` and `status` may be called by any thread; `run` does the work in its caller's.
+    """A site's trainer. `run` does the work in its caller's thread; the rest may be called by any.
 
     Args:
         home: The site's folder.
+
+    Attributes:
+        approvals: What the site's people decided.
+        books: What happened here, and what left.
+
+    Raises:
+        AuditError: The audit log was altered.
+        StorageError: It cannot be written.
     """
 
     def __init__(self, home: Path) -> None:
         self._home = home
         self._mailbox = Mailbox(home)
-        self.approvals = Approvals(home / "trainer" / FOLDER, lambda: site_of_home(home).approval)
+        self.books = Books(home / "trainer")
+        self.pauses = Pause(home / "trainer", self._mailbox)
+        self._permits = ""  # hash of the settings that say what may happen here, as they were seen last
+        self._windows: tuple[str, ...] = ()
+        self._put_off: Ref | None = None  # a task that waits for its hours
+        self.approvals = Approvals(home / "trainer" / FOLDER, lambda: site_of_home(home).approval, self._decided)
         self._intake = Intake(home, self.approvals)
         self._workshop = Workshop(home, self._report, self._unwanted)
         self._accepting = threading.Lock()
@@ -85,10 +114,12 @@ class Trainer:
         """Work on the task that `ref` names, and tell how it goes on; the same task again joins in, or has its reply.
 
         Raises:
-            TrainerBusyError: Another task is worked on that is not older, or a later one came.
+            TrainerBusyError: Another task is worked on that is not older, or a later one came; or nothing is worked
+                on now, because the site is paused or it is not the time.
         """
         try:
             with self._accepting:
+                self._check_now(ref)
                 job = self._take(ref)
         except TrainerBusyError:
             raise
@@ -97,12 +128,12 @@ class Trainer:
             yield self._refusal(refused.manifest, refused.credentials, refused.error)
             return
         except FedscanError as error:
-            self._refuse(error.code)
+            self._refuse(error)
             log.error("refused: %s: %s", error.code, error)
             yield Progress(state="refused", code=error.code)
             return
         except Exception:
-            self._refuse(FedscanError.code)
+            self._refuse(FedscanError("unexpected"))
             log.exception("a task was refused because of an unexpected error")
             yield Progress(state="refused", code=FedscanError.code)
             return
@@ -113,17 +144,20 @@ class Trainer:
         with self._changed:
             job, idle = self._job, self._job is None or self._job.ended
             code = self._last_code
-        about = TrainerStatus(
+        paused, closed = self.pauses.now, not open_at(self._windows, datetime.now())
+        said = TrainerStatus(
             version=software(),
             site=self._site(),
             device=self._device(),
             last_code=code,
             waiting=list(self._states().values()).count("waiting"),
+            paused=paused.since if paused else None,
+            hours=self._windows if closed else (),
         )
         if job is None:
-            return about
+            return said
         manifest = job.offer.manifest
-        return about.model_copy(
+        return said.model_copy(
             update={
                 "study": job.offer.study.name, "digest": manifest.study, "run": manifest.run, "round": manifest.round,
                 "kind": manifest.kind, "done": job.done, "of": job.of, "since": None if idle else job.since,
@@ -134,17 +168,20 @@ class Trainer:
         """What the site's operators may ask."""
         operations = Operations()
         StudyDesk(self._home, self.approvals, self.ended).open(operations)
+        BookDesk(self._home / "trainer", self.pause, self.unpause).open(operations)
         return operations
 
     def ended(self, study: str) -> None:
         """The study of this digest may not run any more: what is worked on for it stops, and no more of it leaves."""
-        take_back(self._mailbox, study)
+        with self.pauses.gate:
+            take_back(self._mailbox, study)
         with self._changed:
             self._leaving.append(study)
             self._changed.notify_all()
 
     def run(self) -> None:
         """Do one task after the other until `stop` is called."""
+        self._start()
         while not self._stopping:
             self._leave()
             with self._changed:
@@ -157,14 +194,93 @@ class Trainer:
             self._do(job)
         with self._changed:
             self._changed.notify_all()
+        self.books.audit.append("stopped")
 
     def stop(self) -> None:
         """End `run` after the step or case in progress, which is written down; may be called by a signal's handler."""
         self._stopping = True
 
+    def pause(self, who: str, why: str = "") -> Paused:
+        """Stop the work at the end of its step or case; on return the link can open no reply any more.
+
+        Args:
+            who: Who asks for it.
+            why: In their words.
+
+        Raises:
+            StorageError: It holds, but could not be written down.
+        """
+        new = self.pauses.now is None
+        try:
+            paused = self.pauses.begin(who, why)
+        finally:
+            with self._changed:
+                self._changed.notify_all()
+        if new:
+            self.books.audit.append("paused", who=who, why=why or None)
+            log.info("paused by %s", who)
+        return paused
+
+    def unpause(self, who: str, why: str = "") -> None:
+        """Go on where the work stood; raises StorageError."""
+        if self.pauses.now is not None:
+            self.books.audit.append("unpaused", who=who, why=why or None)
+            log.info("unpaused by %s", who)
+        self.pauses.end()
+
+    def refused(self) -> None:
+        """Something that is no request came on the link's socket."""
+        self.books.audit.refused("E_WIRE", "socket")
+
+    def _decided(self, approval: Approval, state: State, who: str) -> None:
+        """A study came first, or was decided on."""
+        if not approval.decisions:
+            self.books.audit.append(state, who=who, study=approval.study)
+            return
+        said = approval.decisions[-1]
+        self.books.audit.append(
+            SAID[said.what], who=who, study=approval.study, until=said.until, rounds=said.rounds, why=said.why or None,
+            reason="waits for another" if state == "waiting" else said.purpose,
+        )  # fmt: skip
+
+    def _check_now(self, ref: Ref) -> None:
+        """Raises TrainerBusyError where nothing may be worked on now."""
+        if self.pauses.now is not None:
+            raise TrainerBusyError("the site is paused")
+        if ref == self._put_off and not open_at(self._windows, datetime.now()):
+            raise TrainerBusyError("it is not the time to work (site.yaml: hours)")
+
+    def _check_machine(self, ref: Ref, config: SiteConfig) -> None:
+        """Raises TrainerBusyError outside the site's hours, StorageError where the disk has less than it wants."""
+        if not open_at(config.hours, datetime.now()):
+            self._put_off = ref
+            raise TrainerBusyError("it is not the time to work (site.yaml: hours)")
+        free, wanted = shutil.disk_usage(self._home).free / 1e9, config.limits.disk
+        if free < wanted:
+            raise StorageError(
+                f"{self._home}: {free:.1f} GB are free, {wanted:g} must stay free (site.yaml: limits: disk). Make "
+                "room: the task comes again"
+            )
+
+    def _start(self) -> None:
+        try:
+            self._seen(site_of_home(self._home), "started")
+        except StudyError as error:
+            # Each task will be refused for it, until it is put right.
+            log.error("%s: %s", error.code, error)
+            self.books.audit.append("started")
+
+    def _seen(self, config: SiteConfig, event: Literal["started", "settings"] = "settings") -> None:
+        """Write down which settings hold, when they are other ones than before."""
+        permits, self._windows = sha256(config.permits()).hexdigest(), config.hours
+        if permits != self._permits:
+            self._permits = permits
+            self.books.audit.append(event, settings=permits)
+
     def _take(self, ref: Ref) -> _Job:
         """The job for a task: the one that is under way, one that is done already, or a new one."""
         with self._intake.open(ref) as offer:
+            self._seen(offer.config)
             before = self._job
             if before is not None and not before.ended and before.offer.same(offer):
                 self._intake.keep(offer)
@@ -174,11 +290,14 @@ class Trainer:
             if stored is not None:
                 self._intake.keep(offer)
                 job.state, job.reply = "done", stored
+                self.books.audit.noted("sent again", **about(offer.manifest))
                 return job
             if before is not None and not before.ended and not offer.later(before.offer):
                 raise TrainerBusyError(f"{before.offer.manifest.task} is worked on")
+            self._check_machine(ref, offer.config)
             job.arrays = offer.arrays()
             self._intake.keep(offer)
+            self.books.audit.append("accepted", **about(offer.manifest))
             log.info("accepted: %s, manifest %d", offer.manifest.task, offer.manifest.sequence)
             with self._changed:
                 if before is not None and before.state == "waiting":
@@ -208,9 +327,11 @@ class Trainer:
         try:
             outcome = self._workshop.do(job.offer, job.arrays)
             self._check_approval(job)
-            reply = write_reply(self._mailbox, job.offer, outcome)
+            reply = write_reply(self._mailbox, job.offer, outcome, self.books)
             if outcome.error is None and job.offer.manifest.kind == "train":
                 self._workshop.finished()
+            if not self.pauses.release(reply.name, lambda: self._check_approval(job)):
+                raise StopWork
             self._end(job, "done", reply, outcome.error)
             log.info("%s: %s", job.offer.manifest.task, outcome.error or "done")
         except StopWork:
@@ -225,9 +346,11 @@ class Trainer:
             self._part(job, error)
         except FedscanError as error:
             self._end(job, "refused", code=error.code)
+            self.books.audit.refused(error.code, event="failed", **about(job.offer.manifest))
             log.error("%s: %s: %s", job.offer.manifest.task, error.code, error)
         except Exception:
             self._end(job, "refused", code=FedscanError.code)
+            self.books.audit.refused(FedscanError.code, event="failed", **about(job.offer.manifest))
             log.exception("unexpected error")
 
     def _end(
@@ -249,9 +372,11 @@ class Trainer:
 
     def _refusal(self, manifest: RoundManifest, who: TrainerCredentials, error: FedscanError) -> Progress:
         """The signed word that a task is not worked on; unsigned where the disk is full."""
-        self._refuse(error.code)
+        self._refuse(error, manifest)
         try:
-            ref = write_refusal(self._mailbox, manifest, who, error.code)
+            ref = write_refusal(self._mailbox, manifest, who, error.code, self.books.audit.head)
+            if not self.pauses.release(ref.name):
+                raise TrainerBusyError("the site is paused")
         except StorageError as full:
             log.error("%s: %s", full.code, full)
             ref = None
@@ -281,9 +406,11 @@ class Trainer:
         except StudyError:
             return {}
 
-    def _refuse(self, code: str) -> None:
+    def _refuse(self, error: FedscanError, manifest: RoundManifest | None = None) -> None:
+        reason = str(error.reason) if isinstance(error, SignatureError | PolicyError) else None
+        self.books.audit.refused(error.code, reason, **({} if manifest is None else about(manifest)))
         with self._changed:
-            self._last_code = code
+            self._last_code = error.code
 
     def _report(self, done: int, of: int) -> None:
         """Called by the work after each step and case; the place where it can be stopped."""
@@ -295,7 +422,9 @@ class Trainer:
 
     def _unwanted(self) -> bool:
         job = self._running
-        if self._stopping or job is not self._job:
+        if self._stopping or job is not self._job or self.pauses.now is not None:
+            return True
+        if not open_at(self._windows, datetime.now()):
             return True
         try:
             if job is not None:

@@ -1,6 +1,6 @@
 """Messages between real sites: every task carries a signed manifest, every reply its trainer's signature."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -9,6 +9,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from common import wire
 from common.errors import SignatureError, WireError
 from common.manifests import (
+    AuditHead,
     Counted,
     ReplyHeader,
     RoundManifest,
@@ -53,12 +54,20 @@ class Sealed:
         manifests: The run's chain.
         enrolled: Whose word counts.
         coordinator: The coordinator's id.
+        heard: Called with each head of a site's audit log: (site, head, whether the reply answers the newest question).
     """
 
-    def __init__(self, manifests: Manifests, enrolled: Enrolled, coordinator: str) -> None:
+    def __init__(
+        self,
+        manifests: Manifests,
+        enrolled: Enrolled,
+        coordinator: str,
+        heard: Callable[[str, AuditHead, bool], object] = lambda *_: None,
+    ) -> None:
         self._manifests = manifests
         self._enrolled = enrolled
         self._coordinator = coordinator
+        self._heard = heard
         self._asked: RoundManifest | None = None
 
     def messages(self, ask: Ask) -> dict[str, Message]:
@@ -88,6 +97,8 @@ class Sealed:
             header = verified_reply(signed, key, self._coordinator, site, self._asked)
         except SignatureError as error:
             raise WireError(f"the reply's signature is refused ({error.reason})") from None
+        if header.audit is not None:
+            self._heard(site, header.audit, header.manifest == self._asked.sha256())
         if header.error is not None:
             raise WireError(header.error)
         wanted = {wire.HEADER, wire.METRICS} | ({wire.ARRAYS} if header.payload is not None else set())

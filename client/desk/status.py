@@ -46,6 +46,7 @@ class LinkState(BaseModel):
         last_contact: When the coordinator answered last.
         problems: By whose they are: coordinator, trainer.
         task: The open task.
+        paused: Whether it has let go of everything, as the people of the site said.
         bytes_received: Since the process began.
         bytes_sent: Since the process began.
     """
@@ -58,6 +59,7 @@ class LinkState(BaseModel):
     last_contact: AwareDatetime | None = None
     problems: dict[str, Trouble] = Field({}, max_length=8)
     task: str | None = Field(None, max_length=400)
+    paused: bool = False
     bytes_received: int = 0
     bytes_sent: int = 0
 
@@ -165,6 +167,9 @@ def lines(status: SiteStatus) -> list[tuple[bool, str, str]]:
     if status.site is None:
         return [(False, "federation", "not joined yet; run: fedscan site init, then: fedscan site join NAME.join")]
     found = [_connection(status), _training(status), _processes(status)]
+    waiting = status.trainer.waiting if status.trainer is not None else 0
+    if waiting:
+        found.append((False, "approvals", f"{waiting} studies wait for a decision: fedscan site study list"))
     if status.certificate is not None:
         days = (status.certificate - status.now).days
         text = f"valid until {status.certificate:%Y-%m-%d} ({days} days)"
@@ -196,6 +201,10 @@ def _training(status: SiteStatus) -> tuple[bool, str, str]:
     trainer, name = status.trainer, "training"
     if trainer is None:
         return False, name, f"the trainer does not answer; {_what_to_do(status)}"
+    if trainer.paused is not None:
+        return False, name, f"paused since {_time(trainer.paused)}; go on with: fedscan site unpause"
+    if trainer.hours:
+        return True, name, f"waits for its hours: {', '.join(trainer.hours)}"
     failed = f"; the last task failed with {trainer.last_code}, the log says why" if trainer.last_code else ""
     if trainer.study is None:
         return not failed, name, f"waits for the first task, on {trainer.device}{failed}"

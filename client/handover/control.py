@@ -60,6 +60,8 @@ class TrainerStatus(Record):
         of: How many there are.
         since: When the work on it began; none when the trainer is idle.
         last_code: Why the last task failed or was refused; none after a success.
+        paused: Since when the site is paused by its people.
+        hours: The times of day at which it works, while it is not one of them.
         waiting: Studies that wait for somebody's decision.
     """
 
@@ -75,6 +77,8 @@ class TrainerStatus(Record):
     of: Count = 0
     since: AwareDatetime | None = None
     last_code: Code | None = None
+    paused: AwareDatetime | None = None
+    hours: tuple[str, ...] = ()
     waiting: Count = 0
 
 

@@ -33,9 +33,11 @@ _FIRST, _MOST = 60.0, 3600.0  # seconds in which refusals for the same reason ar
 Event = Literal[
     "begun", "torn", "started", "stopped", "settings",
     "waiting", "approved", "rejected", "withdrawn", "expired",
-    "accepted", "refused", "sent", "sent again", "failed", "result",
-    "paused", "unpaused", "excluded", "included", "dry run", "stranger",
+    "accepted", "refused", "sent", "sent again", "failed",
+    "paused", "unpaused", "stranger",
 ]  # fmt: skip
+# What an operator says of a study, and how it is called here.
+SAID: dict[str, Event] = {"approve": "approved", "reject": "rejected", "withdraw": "withdrawn"}
 Who = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.$-]{1,64}$")]
 Code = Annotated[str, Field(pattern=r"^E_[A-Z_]{1,30}$")]
 Word = Annotated[str, Field(pattern=r"^[a-z][a-z -]{0,40}$")]

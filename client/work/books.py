@@ -1,5 +1,6 @@
 """The two books that a site keeps, and what is written into them before anything leaves."""
 
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from client.work.audit import Audit, about
 from client.work.ledger import Ledger, line_of
 from client.work.outcome import Outcome
 from client.work.tasks import Offer
-from common.manifests import AuditHead, arrays_sha256, metrics_sha256
+from common.manifests import AuditHead
 
 KEPT = "sent"
 
@@ -51,21 +52,20 @@ class Books:
 
     def enter(self, offer: Offer, outcome: Outcome) -> Entered:
         """Write down what is about to leave, before it can; raises StorageError."""
-        manifest, payload = offer.manifest, arrays_sha256(outcome.arrays) if outcome.arrays else None
-        metrics = None if outcome.metrics is None else metrics_sha256(outcome.metrics)
         line = line_of(
-            manifest, offer.study.name, offer.credentials.coordinator, len(offer.schema.entries), outcome.arrays,
-            outcome.metrics, norm=outcome.norm, payload=payload, error=outcome.error,
-            metrics_sha256=metrics, kept=self._keep(offer, outcome, payload or metrics),
+            offer.task, offer.study, offer.credentials.coordinator, len(offer.schema.entries), outcome.arrays,
+            outcome.metrics, norm=outcome.norm, error=outcome.error, kept=self._keep(offer, outcome),
         )  # fmt: skip
         entered = self.ledger.append(line)
         failed = outcome.error is not None
-        head = self.audit.append("failed" if failed else "sent", code=outcome.error, ledger=entered, **about(manifest))
-        return Entered(head, payload, metrics)
+        head = self.audit.append(
+            "failed" if failed else "sent", code=outcome.error, ledger=entered, **about(offer.manifest)
+        )
+        return Entered(head, line.payload, line.metrics_sha256)
 
-    def _keep(self, offer: Offer, outcome: Outcome, digest: str | None) -> str | None:
-        if not offer.config.egress.keep or digest is None:
+    def _keep(self, offer: Offer, outcome: Outcome) -> str | None:
+        if not offer.config.egress.keep or outcome.metrics is None:
             return None
-        name = f"{digest[:16]}.safetensors"
+        name = f"{secrets.token_hex(8)}.safetensors"
         write_file(self._folder / KEPT / name, reply_texts(outcome.metrics), outcome.arrays, HELD_MODE)
         return name

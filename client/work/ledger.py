@@ -15,9 +15,10 @@ from pydantic import AwareDatetime, Field
 
 from client.work.journal import append_line, mend
 from common.errors import AuditError
-from common.manifests import RoundManifest
+from common.manifests import arrays_sha256, metrics_sha256
 from common.records import Record, RecordError, RunName, Sha256, canonical_json, read_canonical
-from common.study import Name
+from common.study import Name, Study
+from common.wire import Task
 
 FILE = "egress.jsonl"
 MAX_LINE = 4 * 1024 * 1024  # metrics of hundreds of labels
@@ -99,33 +100,29 @@ def sent(arrays: Mapping[str, Any]) -> dict[str, Sent]:
 
 
 def line_of(
-    manifest: RoundManifest,
-    name: str,
-    to: str,
-    tensors: int,
-    arrays: Mapping[str, Any],
-    metrics: Mapping[str, float] | None,
+    task: Task, study: Study, to: str, tensors: int, arrays: Mapping[str, Any], metrics: Mapping[str, float] | None,
     **more: Any,
-) -> Line:
+) -> Line:  # fmt: skip
     """The line for a reply.
 
     Args:
-        manifest: Of the task that it answers.
-        name: The study's name.
+        task: What it answers.
+        study: Of the task.
         to: Id of the coordinator's key.
         tensors: Tensors of the net in the arrays.
         arrays: What leaves, by dtype.
         metrics: What leaves with it; none for an error.
-        more: The other fields of `Line`.
+        more: Other fields of `Line`: norm, error, kept.
     """
-    about, text = sent(arrays), b"" if metrics is None else canonical_json(dict(metrics))
+    about, numbers = sent(arrays), None if metrics is None else dict(metrics)
     return Line.model_validate(
         {
-            "time": datetime.now(UTC).replace(microsecond=0), "to": to, "study": manifest.study, "name": name,
-            "run": manifest.run, "round": manifest.round, "kind": manifest.kind, "part": manifest.part,
+            "time": datetime.now(UTC).replace(microsecond=0), "to": to, "study": study.digest(), "name": study.name,
+            "run": task.run, "round": task.round, "kind": task.kind, "part": task.part,
             "tensors": tensors if about else 0, "arrays": about,
-            "nbytes": len(text) + sum(array.nbytes for array in about.values()),
-            "metrics": None if metrics is None else dict(metrics), **more,
+            "nbytes": len(canonical_json(numbers) if numbers else b"") + sum(a.nbytes for a in about.values()),
+            "payload": arrays_sha256(arrays) if arrays else None, "metrics": numbers,
+            "metrics_sha256": None if numbers is None else metrics_sha256(numbers), **more,
         }
     )  # fmt: skip
 

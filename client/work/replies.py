@@ -2,31 +2,23 @@
 
 import importlib.metadata
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
 
 from client.handover.mailbox import COUNTS, MAX_HEADER_BYTES, REPLY, Mailbox, Ref, read_reply
 from client.identity import TrainerCredentials
+from client.work.books import Books
+from client.work.outcome import Outcome
 from client.work.tasks import Offer
 from common.errors import SignatureError, WireError
-from common.manifests import ReplyHeader, RoundManifest, arrays_sha256, metrics_sha256, sign_reply, verified_reply
+from common.manifests import (
+    AuditHead,
+    ReplyHeader,
+    RoundManifest,
+    arrays_sha256,
+    metrics_sha256,
+    sign_reply,
+    verified_reply,
+)
 from common.signing import read_signed
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a task.
-
-    Attributes:
-        metrics: Numbers of the closed list; none with an error.
-        arrays: The update, by dtype, little-endian.
-        error: A code of `common.errors`, when there is no answer.
-    """
-
-    metrics: dict[str, float] | None = None
-    arrays: Mapping[str, Any] = field(default_factory=dict)
-    error: str | None = None
 
 
 def software() -> str:
@@ -34,28 +26,30 @@ def software() -> str:
     return importlib.metadata.version("fedscan")
 
 
-def write_reply(mailbox: Mailbox, offer: Offer, outcome: Outcome) -> Ref:
-    """Sign an outcome and put it into the mailbox; raises StorageError."""
+def write_reply(mailbox: Mailbox, offer: Offer, outcome: Outcome, books: Books) -> Ref:
+    """Enter an outcome in the books, sign it, and put it where the link cannot reach it yet; raises StorageError."""
     manifest, who = offer.manifest, offer.credentials
+    entered = books.enter(offer, outcome)
     header = ReplyHeader(
         run=manifest.run, study=manifest.study, site=who.site, task=manifest.task, manifest=manifest.sha256(),
-        base=manifest.base, payload=arrays_sha256(outcome.arrays) if outcome.arrays else None,
-        metrics=None if outcome.metrics is None else metrics_sha256(outcome.metrics), error=outcome.error,
-        salt=secrets.token_hex(32), software=software(),
+        base=manifest.base, payload=entered.payload, metrics=entered.metrics, error=outcome.error,
+        salt=secrets.token_hex(32), software=software(), audit=entered.head,
     )  # fmt: skip
     signed = sign_reply(who.reply_key, who.coordinator, header)
     # These answers must not replace an update that the coordinator may ask for again.
     name = COUNTS if manifest.kind in ("join", "result") else REPLY
-    return mailbox.put_reply(signed.canonical(), outcome.metrics, outcome.arrays, name)
+    return mailbox.hold_reply(signed.canonical(), outcome.metrics, outcome.arrays, name)
 
 
-def write_refusal(mailbox: Mailbox, manifest: RoundManifest, who: TrainerCredentials, code: str) -> Ref:
-    """Sign that a task is not worked on, and put it into the mailbox beside the last update; raises StorageError."""
+def write_refusal(
+    mailbox: Mailbox, manifest: RoundManifest, who: TrainerCredentials, code: str, audit: AuditHead
+) -> Ref:
+    """Sign that a task is not worked on, and keep it beside the last update, to be released; raises StorageError."""
     header = ReplyHeader(
         run=manifest.run, study=manifest.study, site=who.site, task=manifest.task, manifest=manifest.sha256(),
-        base=manifest.base, error=code, salt=secrets.token_hex(32), software=software(),
+        base=manifest.base, error=code, salt=secrets.token_hex(32), software=software(), audit=audit,
     )  # fmt: skip
-    return mailbox.put_reply(sign_reply(who.reply_key, who.coordinator, header).canonical(), None, {}, COUNTS)
+    return mailbox.hold_reply(sign_reply(who.reply_key, who.coordinator, header).canonical(), None, {}, COUNTS)
 
 
 def stored_reply(mailbox: Mailbox, offer: Offer) -> Ref | None:

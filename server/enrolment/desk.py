@@ -11,6 +11,8 @@ from common.enrolment import MAX_REQUEST_BYTES, Applicant, JoinFile, check_site_
 from common.errors import IdentityError, StudyError
 from common.keys import PUBLIC, read_small, write_new
 from common.signing import same_fingerprint
+from server.audit_heads import FILE as HEADS
+from server.audit_heads import Heads, read_heads
 from server.enrolment.authority import Authority
 from server.enrolment.enrolled import Enrolment
 from server.enrolment.identity import Coordinator
@@ -79,9 +81,10 @@ def show_sites(home: Path, as_json: bool) -> None:
     enrolled = Enrolled(Coordinator(home).enrolment_folder)
     sites, now = enrolled.sites(), datetime.now(UTC)
     if as_json:
+        heads = read_heads(home / HEADS)
         rows = [
             {"name": s.name, "state": standing(s, now), "expires": s.expires.isoformat(), "request": s.request,
-             "certificate": s.certificate_sha256}
+             "certificate": s.certificate_sha256, "audit": _head(heads, s.name)}
             for s in sites
         ]  # fmt: skip
         click.echo(json.dumps({"sites": rows, "damaged": enrolled.damaged}, indent=1))
@@ -92,6 +95,11 @@ def show_sites(home: Path, as_json: bool) -> None:
             click.echo("no site is enrolled yet; begin with: fedscan server site add REQUEST")
     if enrolled.damaged:
         raise IdentityError("\n".join(enrolled.damaged))
+
+
+def _head(heads: Heads, site: str) -> dict[str, str | int] | None:
+    known = heads.sites.get(site)
+    return known[-1].model_dump() if known else None
 
 
 def standing(site: Site, now: datetime) -> Standing:

@@ -87,7 +87,9 @@ def facts(run: str, study: Study, state: State, events: Sequence[Event]) -> Row:
         "cost": took,
         "curves": [{"seed": study.seed, "method": METHOD, "trained_on": "all", **row}
                    for row in curve(events, study.rounds.number)],
-        "failures": [{k: e.get(k) for k in ("time", "round", "site", "why")} for e in events if e["event"] == "failed"],
+        "failures": [
+            {k: e.get(k) for k in ("time", "round", "site", "why")} for e in events if e["event"] in ("failed", "audit")
+        ],
         "model": _model(study, state, chosen),
     }  # fmt: skip
 

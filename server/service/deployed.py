@@ -12,8 +12,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from common.disk import write_whole
 from common.errors import CheckpointError, RoundError, StudyError, WireError
-from common.manifests import SignedStudy, verified_study
+from common.manifests import AuditHead, SignedStudy, verified_study
 from common.study import Study
+from server.audit_heads import FILE as HEADS
+from server.audit_heads import SAYS, AuditHeads
 from server.channel import Ask
 from server.checkpoint import State
 from server.deadlines import Deadlines
@@ -64,7 +66,16 @@ def run_study(
     manifests = Manifests(
         folder / "manifests", signed, coordinator.id, coordinator.card.signing_key, coordinator.round_key()
     )
-    channel = Sealed(manifests, enrolled, coordinator.id)
+    heads = AuditHeads(coordinator.home / HEADS)
+
+    def heard(site: str, head: AuditHead, fresh: bool) -> None:
+        finding = heads.heard(site, head, fresh)
+        if finding is not None:
+            Events(folder / "events.jsonl", listener).append(
+                "audit", round=manifests.last.round if manifests.last else 0, site=site, why=SAYS[finding]
+            )
+
+    channel = Sealed(manifests, enrolled, coordinator.id, heard)
     members = _members(link, channel, folder, manifests.order.run, sites, study.rounds.quorum, stop, listener)
     run = Run(
         link.grid, study, folder, [m for m in members if m.train], members, None, listener, channel,

@@ -150,6 +150,7 @@ def line(event: Event) -> str | None:
         "trained": lambda e: f"{e['site']} trained, loss {e['loss']:.4f}, {duration(e['seconds'])}",
         "evaluated": lambda e: f"{e['site']} {e['part']} Dice {number(e['dice'] if e['num-examples'] else None)}",
         "failed": lambda e: f"{e['site']} failed: {e['why']}",
+        "audit": lambda e: f"{e['site']}: {e['why']}",
         "left": lambda e: f"{e['site']} takes part no more",
         "resumed": lambda e: f"goes on after round {e['after']}",
         "stopped": lambda e: f"{e['replies']} updates came, {e['needed']} are needed",

@@ -23,6 +23,7 @@ from client.device import pick_device
 from client.handover.control import BEAT, Progress, TrainerBusyError, TrainerGoneError
 from client.handover.mailbox import COUNTS, REPLY, TASK, Ref, ReplyFile, read_reply
 from client.site import site_of_home
+from client.work.audit import entries
 from common import wire
 from common.manifests import arrays_sha256, metrics_sha256, verified_manifest, verified_reply
 from common.signing import Kind, Signed, key_text, read_signed, sign, sites_of
@@ -192,18 +193,21 @@ def test_what_is_not_rightly_signed_is_refused(hospital: Hospital, spoil: Spoil)
 
 
 def refused(hospital: Hospital, ref: Ref, code: str) -> None:
-    """Nothing is accepted, prepared or written."""
+    """Nothing is accepted, prepared or written, but the word in the audit log that it was refused."""
     before = files(hospital.home)
     with hospital.trainer() as trainer:
         assert list(hospital.client.work(ref)) == [Progress(state="refused", code=code)]
         assert trainer.status().last_code == code
         assert trainer.status().run is None
     assert files(hospital.home) == before
+    told = [(entry.event, entry.code) for entry, _ in entries(hospital.home / "trainer" / "audit.jsonl")]
+    assert ("refused", code) in told
 
 
 def files(home: Path) -> dict[str, bytes]:
     # That a signed study came is kept, whatever its task was: it may be decided on.
-    found = (p for p in home.rglob("*") if p.is_file() and p.name != "errors.log" and p.parent.name != "approvals")
+    logs = ("errors.log", "audit.jsonl")
+    found = (p for p in home.rglob("*") if p.is_file() and p.name not in logs and p.parent.name != "approvals")
     return {str(p.relative_to(home)): p.read_bytes() for p in found}
 
 
@@ -335,10 +339,10 @@ def test_a_full_disk_is_said_by_its_code(hospital: Hospital) -> None:
     study = hospital.study()
     with hospital.trainer():
         # Where the reply is written first, nothing can be.
-        (hospital.mailbox.folder / f".{COUNTS}.part").mkdir()
+        (hospital.mailbox.folder / f"..held-{COUNTS}.part").mkdir()
         last = hospital.ask(study, 0, "join")
         assert (last.state, last.code) == ("refused", "E_STORAGE")
-        (hospital.mailbox.folder / f".{COUNTS}.part").rmdir()
+        (hospital.mailbox.folder / f"..held-{COUNTS}.part").rmdir()
         assert hospital.ask(study, 0, "join").state == "done"
 
 

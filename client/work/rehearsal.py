@@ -1,0 +1,83 @@
+"""One round for the site's eyes only: what would leave if a study ran, and nothing that leaves."""
+
+import common.quiet  # noqa: F401
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import torch
+from flwr.app import ArrayRecord, Context, RecordDict
+
+from client.app import OpenSite, Workplace, make_app
+from client.data.prepare import prepare
+from client.device import pick_device
+from client.gates import change_norm
+from client.identity import Identity
+from client.site import SiteConfig, site_of_home
+from client.work.ledger import Line, line_of
+from common import wire
+from common.errors import IdentityError
+from common.nets import build_net
+from common.seeds import derive
+from common.study import Study
+from common.wire import ARRAYS, METRICS, Schema, Task
+
+RUN = "dry-run"
+_NODE = 1
+
+
+def rehearse(home: Path, study: Study) -> Iterator[Line]:
+    """Count cases, train the first round from the weights that the study begins with, and judge what comes of it.
+
+    The same gate decides as in a real round. Prepared scans stay in the cache; all else is made in a folder that goes.
+
+    Yields:
+        What the ledger would say of each reply.
+
+    Raises:
+        PolicyError: The site's policy refuses the study.
+        StudyError: site.yaml is wrong.
+    """
+    config = site_of_home(home)
+    schema = Schema.of(study)
+    config.policy.check_study(study, schema.nbytes)
+    site, to = config.name, "0" * 64
+    with contextlib.suppress(IdentityError):  # not joined yet: to nobody
+        site, to = Identity(home).federation().site, Identity(home).trainer_credentials().coordinator
+    (home / "trainer").mkdir(mode=0o700, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{RUN}-", dir=home / "trainer") as folder:
+        yield from _round(config.model_copy(update={"name": site}), home / "cache", Path(folder), study, schema, to)
+
+
+def _round(config: SiteConfig, cache: Path, folder: Path, study: Study, schema: Schema, to: str) -> Iterator[Line]:
+    opened = OpenSite(
+        config, folder, lambda s: prepare(s, config, cache=cache, home=folder), Workplace(pick_device(config.device)),
+        policy=config.policy,
+    )  # fmt: skip
+    app = make_app(lambda context: opened)
+    wire.become(run_id=1, node_id=_NODE)
+    torch.manual_seed(derive(study.seed, "weights"))
+    weights = wire.record(schema.pack(build_net(study).state_dict()))
+    for task in (
+        Task(run=RUN, round=0, kind="join"),
+        Task(run=RUN, round=1, kind="train"),
+        Task(run=RUN, round=1, kind="evaluate", part="validation", acknowledged=1),
+    ):
+        asked = wire.instruction(_NODE, study, task, None if task.kind == "join" else weights, None)
+        wire.stamp(asked)
+        context = Context(run_id=1, node_id=_NODE, node_config={}, state=RecordDict(), run_config={})
+        reply = app(asked, context)
+        if reply.has_error():
+            yield line_of(task, study, to, 0, {}, None, error=reply.error.reason)
+            continue
+        update = reply.content.get(ARRAYS)
+        arrays, norm = {}, None
+        if isinstance(update, ArrayRecord):
+            arrays = {d: array.data for d, array in update.items()}
+            norm = change_norm({d: array.data for d, array in weights.items()}, arrays)
+            weights = update
+        metrics = cast(dict[str, float], dict(reply.content[METRICS]))
+        yield line_of(task, study, to, len(schema.entries), arrays, metrics, norm=norm)
