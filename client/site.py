@@ -1,12 +1,13 @@
 """What a site says of itself: where its scans are and how they map to a study. Never leaves the site."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from client.approval import ApprovalRule
+from client.exclusions import exclusions
 from client.hours import Window
 from client.label_rules import LabelEntry
 from client.label_rules import LabelRange as LabelRange
@@ -15,6 +16,22 @@ from client.policy import Policy
 from common.documents import Document
 from common.records import canonical_json
 from common.study import Name
+
+
+class SeriesRule(BaseModel):
+    """Which DICOM series is an image channel, where a subject has several. All that is given must fit.
+
+    Attributes:
+        modality: CT, MR, PT and so on, as the files say.
+        description: Pattern for the series description (`*t2*tra*`; upper and lower case are alike).
+        volume: Pattern for the name of the volume, where a series holds several (`b=800`, `echo=2`);
+            `fedscan data inspect` lists the names.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    modality: str | None = None
+    description: str | None = None
+    volume: str | None = None
 
 
 class Limits(BaseModel):
@@ -109,6 +126,8 @@ class SiteConfig(BaseModel):
             of the study's code or of the label's own name.
         ignored: Stored values and names (or patterns) that belong to no label.
         priority: Labels, the first of which takes the voxels that two structures claim; without it that is an error.
+        series: Image channel -> which DICOM series it is, where a subject has several.
+        excluded: Case -> why it is left out; `fedscan data exclude` adds to them.
         use: `test` sites are never trained on, only evaluated.
         device: `auto` takes CUDA, else MPS, else the CPU.
         approval: Who must say yes before a study runs here. Simulations do not ask.
@@ -123,11 +142,13 @@ class SiteConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: Name
     data: Path
-    layout: Literal["auto", "nnunet", "msd", "bids", "table", "folders"] = "auto"
+    layout: Literal["auto", "nnunet", "msd", "bids", "table", "folders", "dicom"] = "auto"
     where: dict[str, str] = {}
     labels: dict[str, LabelRule] = {}
     ignored: tuple[LabelEntry, ...] = ()
     priority: tuple[str, ...] = ()
+    series: dict[Name, SeriesRule] = {}
+    excluded: dict[str, str] = {}
     use: Literal["train", "test"] = "train"
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     approval: ApprovalRule = ApprovalRule()
@@ -144,11 +165,41 @@ class SiteConfig(BaseModel):
                                                                     "operators"}))  # fmt: skip
 
 
+class Places(NamedTuple):
+    """Where a site's home keeps what is made of its scans.
+
+    Attributes:
+        cache: Prepared cases.
+        runs: Split, memory of files, kept state and per-case results.
+    """
+
+    cache: Path
+    runs: Path
+
+
+def places(home: Path) -> Places:
+    """The folders in `home`, the same for the trainer and for commands."""
+    return Places(home / "cache", home / "trainer" / "runs")
+
+
 def site_of_home(home: Path) -> SiteConfig:
-    """The settings in `home`/site.yaml, relative paths made whole; raises StudyError naming file, line and remedy."""
-    document = Document.read(home / "site.yaml")
+    """The settings in `home`/site.yaml; as `site_of_file`."""
+    return site_of_file(home / "site.yaml")
+
+
+def site_of_file(path: Path) -> SiteConfig:
+    """The settings in a site's file, relative paths made whole, with the cases that are excluded beside it.
+
+    Raises:
+        StudyError: The file is wrong; names file, line and remedy.
+        DataError: The list of excluded cases is damaged.
+    """
+    document = Document.read(path)
     config = document.validate(SiteConfig, document.data)
-    network = config.network
+    home, network = path.parent, config.network
     if network.proxy_ca is not None:
         network = network.model_copy(update={"proxy_ca": (home / network.proxy_ca).resolve()})
-    return config.model_copy(update={"data": (home / config.data).resolve(), "network": network})
+    taken_out = {case: entry.reason for case, entry in exclusions(home).items()}
+    return config.model_copy(
+        update={"data": (home / config.data).resolve(), "network": network, "excluded": config.excluded | taken_out}
+    )

@@ -28,6 +28,11 @@ def value_of(code: str) -> str:
     return code.split(" ", 1)[0]
 
 
+def meaning_of(code: str) -> str:
+    """The meaning alone of `10200004 |Liver|`."""
+    return code.split("|")[1]
+
+
 def _checked(code: str) -> str:
     if not checks(value_of(code)):
         raise ValueError(f"{value_of(code)} is no SNOMED CT code: its check digit does not fit; look it up again")

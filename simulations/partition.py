@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from scipy.stats import rankdata
 
-from client.data.catalogue import find_cases, left_out
+from client.data.catalogue import look
 from client.data.labels import label_map
 from client.data.readers import read
 from client.data.tables import NAMES, patient_of, read_rows, table_in
@@ -130,9 +130,10 @@ def sites_by_split(partition: Partition, data: Path, study: Study, folder: Path)
         DataError: No cases were found, or (for `dirichlet`) a label map cannot be read.
     """
     whole = SiteConfig(name="whole", data=data, layout=partition.layout, labels=partition.labels)
-    cases = find_cases(whole, len(study.data.channels), study.data.channels)
+    found = look(whole, len(study.data.channels), study.data.channels)
+    cases = found.cases
     # The sites' own tables list what was found, so that only here it can be said what was not.
-    for finding in left_out(whole):
+    for finding in found.findings:
         _log.warning("%s. %s", finding.what, finding.remedy)
     rng = generator(partition.seed, "partition")
     by = partition.by

@@ -1,4 +1,4 @@
-"""The images of a case as the one array that a study wants. Training, evaluation and prediction all come through here."""
+"""The images of a case as the one array that a study wants: training, evaluation and prediction come through here."""
 
 from collections.abc import Sequence
 
@@ -32,7 +32,7 @@ def joined(images: Sequence[Volume]) -> Volume:
 def on_plan(image: Volume, plan: Plan) -> tuple[NDArray[np.float32], Grids]:
     """`image` `(C, *S)` as the net sees it; its own grid and the plan's."""
     own, wanted = preprocess.grid(image.array.shape[1:], image.affine), preprocess.plan_grid(image, plan)
-    normal = preprocess.normalise(image.array.astype(np.float32), plan.intensity)
+    normal = preprocess.normalise(image.array.astype(np.float32, copy=False), plan.intensity)
     return preprocess.resample(normal, own, wanted), {"own": own, "plan": wanted}
 
 

@@ -58,6 +58,9 @@ def meta_in(folder: Path) -> Meta:
         "plan": meta["plan"],
         "voxels": meta["voxels"],
         "plan_voxels": meta["plan_voxels"],
+        "unlabelled": meta["unlabelled"],
+        "notes": meta["notes"],
+        "gate": meta["gate"],
     }
 
 

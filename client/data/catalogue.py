@@ -3,14 +3,22 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from client.data.bids import bids
+from client.data.dicom.scan import scan
+from client.data.dicom_layout import dicom_cases
+from client.data.gate.codes import finding
 from client.data.layouts import folders, msd, nnunet
 from client.data.tables import cases_in, held_out, lists_images, table_in
-from client.data.volume import Case, Finding
+from client.data.volume import Case, Finding, Stack
 from client.site import SiteConfig
 from common.errors import DataError
+
+# In the site's folder: what the headers of its DICOM files say.
+INDEX = "dicom-index.json"
 
 _log = logging.getLogger(__name__)
 
@@ -24,62 +32,104 @@ LAYOUTS: dict[str, tuple[Callable[[Path, int, Sequence[str]], list[Case] | None]
 _TABLE = "a table: cases.csv or datalist.json in the folder, or the path of a .csv or .json file itself"
 
 
+class Found(NamedTuple):
+    """What lies at a site.
+
+    Attributes:
+        layout: How: a key of `LAYOUTS`, `table` or `dicom`.
+        cases: Sorted by id; those without annotation have the label None.
+        findings: What was seen and is no case, and why.
+        stacks: Of a folder of DICOM: every volume in it, also those that are no case.
+    """
+
+    layout: str
+    cases: tuple[Case, ...]
+    findings: tuple[Finding, ...] = ()
+    stacks: tuple[Stack, ...] = ()
+
+
 def find_cases(site: SiteConfig, channels: int, names: Sequence[str] = ()) -> list[Case]:
-    """The cases of `site`, sorted by id; cases without annotation have the label None.
+    """The cases of `look`."""
+    return list(look(site, channels, names).cases)
 
-    Files are listed, not opened: a case whose file is missing or damaged is found out when it is read.
 
-    Patients are what tables and BIDS name. Where nothing names them (nnU-Net, the Decathlon, folders without a
+def look(site: SiteConfig, channels: int, names: Sequence[str] = (), home: Path | None = None) -> Found:
+    """What lies at a site, in the layout that fits `site.data` or the one that the site names.
+
+    Files are listed, not opened (of DICOM the headers are read): a case whose file is missing or damaged is found out
+    when it is read.
+
+    Patients are what tables, BIDS and DICOM name. Where nothing names them (nnU-Net, the Decathlon, folders without a
     `cases.csv` above, tables without such a column) every case counts as a patient of its own, and two scans of one
     person may come to stand in training and in test: such sites should list their cases in a table with `patient`.
 
     Args:
-        site: Says where they lie (`data`), how (`layout`) and, for tables, which (`where`).
+        site: Says where they lie (`data`), how (`layout`) and, for tables, which (`where`); for DICOM, which series
+            (`series`).
         channels: Number of image channels of the study, for layouts with one file per channel.
-        names: The channels' names, by which a BIDS data set with several kinds of images is read.
+        names: The channels' names, by which a BIDS data set with several kinds of images, or DICOM, is read.
+        home: The site's own folder, where the headers of DICOM files are remembered; none remembers nothing.
 
     Raises:
         DataError: There is nothing at `site.data`, or nothing that any layout knows; says what was looked for.
     """
-    layout, cases = recognise(site, channels, names)
-    twice = [id_ for id_, times in Counter(case.id for case in cases).items() if times > 1]
-    if twice:
-        raise DataError(f"{site.data}: the case {twice[0]} exists twice. Rename one of the two.")
-    _log.info("layout %s: %d cases", layout, len(cases))
-    return sorted(cases, key=lambda case: case.id)
-
-
-def recognise(site: SiteConfig, channels: int, names: Sequence[str] = ()) -> tuple[str, list[Case]]:
-    """The layout that fits `site.data` (or the one that the site names) and its cases; raises as `find_cases`."""
     if not site.data.exists():
         raise DataError(f"{site.data}: no such folder or file. Correct `data` in the file of site {site.name}.")
+    found = _read(site, channels, names, home)
+    twice = [id_ for id_, times in Counter(case.id for case in found.cases).items() if times > 1]
+    if twice:
+        raise DataError(f"{site.data}: the case {twice[0]} exists twice. Rename one of the two.")
+    _log.info("layout %s: %d cases", found.layout, len(found.cases))
+    return found._replace(cases=tuple(sorted(found.cases, key=lambda case: case.id)))
+
+
+def _read(site: SiteConfig, channels: int, names: Sequence[str], home: Path | None) -> Found:
+    index = None if home is None else home / INDEX
     if table := _table(site):
-        return "table", cases_in(table, site.where)
+        cases, findings = _with_volumes(cases_in(table, site.where), index)
+        return Found("table", tuple(cases), (*_left_out(table), *findings))
     if site.where:
         raise DataError(
             f"{site.data}: `where` chooses rows of a table, and there is none. Point `data` to it, or drop `where`."
         )
     layouts = list(LAYOUTS) if site.layout == "auto" else [site.layout] if site.layout in LAYOUTS else []
     for name in layouts:
-        cases = LAYOUTS[name][0](site.data, channels, names)
-        if cases:
-            return name, cases
-    looked = [LAYOUTS[name][1] for name in layouts] + ([_TABLE] if site.layout in ("auto", "table") else [])
+        if listed := LAYOUTS[name][0](site.data, channels, names):
+            return Found(name, tuple(listed))
+    if site.layout in ("auto", "dicom"):
+        scanned = scan(site.data, index=index)
+        if scanned.stacks:
+            cases, findings = dicom_cases(scanned, site.series, names)
+            return Found("dicom", tuple(cases), (*scanned.findings, *findings), scanned.stacks)
+    looked = [LAYOUTS[name][1] for name in layouts]
+    looked += [_TABLE] if site.layout in ("auto", "table") else []
+    looked += ["DICOM series, in any folders"] if site.layout in ("auto", "dicom") else []
     raise DataError(f"{site.data}: no cases found. Looked for: {'; '.join(looked)}.")
 
 
-def left_out(site: SiteConfig) -> list[Finding]:
-    """`held-out`: the site's datalist has lists beside `training`; `find_cases` leaves their entries out."""
-    table = _table(site)
-    lists = held_out(table) if table else {}
+def _with_volumes(cases: Sequence[Case], index: Path | None) -> tuple[list[Case], list[Finding]]:
+    """Folders of DICOM that a table names become the volumes in them; cases whose folder holds none are findings."""
+    whole, findings = [], []
+    for case in cases:
+        folders = [image for image in case.images if isinstance(image, Path) and image.is_dir()]
+        volumes = {folder: scan(folder, index=index).stacks for folder in folders}
+        wrong = next((folder for folder, stacks in volumes.items() if len(stacks) != 1), None)
+        if wrong is not None:
+            what = f"{wrong}: holds {len(volumes[wrong])} DICOM volumes; the table wants one"
+            findings.append(finding("dicom-folder", case.id, what))
+            continue
+        images = tuple(volumes[i][0] if isinstance(i, Path) and i in volumes else i for i in case.images)
+        whole.append(replace(case, images=images))
+    return whole, findings
+
+
+def _left_out(table: Path) -> list[Finding]:
+    """`held-out`: a datalist has lists beside `training`; their entries are left out."""
+    lists = held_out(table)
     if not lists:
         return []
     what = f"{table}: {', '.join(f'{number} under `{name}`' for name, number in lists.items())} are left out"
-    remedy = (
-        "Only `training` is read, and divided into training, validation and test anew. To test on the others, list "
-        "them in a table of their own, for a site with use: test."
-    )
-    return [Finding("held-out", "warning", "", what, remedy)]
+    return [finding("held-out", "", what)]
 
 
 def _table(site: SiteConfig) -> Path | None:

@@ -1,42 +1,34 @@
-"""From a site's files to cases ready for training: read, check, preprocess, keep on disk, split."""
+"""From a site's files to cases ready for training: find, read, check, preprocess, keep on disk, split."""
 
-import hashlib
-import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from client.data import cache as cached
-from client.data import checks, preprocess
-from client.data.catalogue import find_cases, left_out
-from client.data.labels import LabelMap, label_map
+from client.data.catalogue import look
+from client.data.gate.cases import check_kept
+from client.data.gate.codes import finding
+from client.data.gate.files import no_label, unreadable
+from client.data.gate.site import check_site
+from client.data.make import SiteLabels, key_of, make, site_labels
 from client.data.memory import Memory
-from client.data.readers import read
+from client.data.preprocess import Meta
 from client.data.split import split
-from client.data.volume import CachedCase, Case, Finding, SiteData, Volume
+from client.data.structures import has_names
+from client.data.volume import CachedCase, Case, Finding, SiteData
 from client.site import SiteConfig
 from common.errors import DataError
-from common.labels import IGNORE
-from common.seeds import generator
 from common.study import Study
 
-# Part of every key: raise it when the same files would give other arrays.
-FORMAT = 3
-# Labelled voxels kept per case as centres for patches.
-FOREGROUND = 10_000
 # Each worker holds one case in memory.
 _WORKERS = 4
 
 
 def prepare(study: Study, site: SiteConfig, *, cache: Path, home: Path,
-            progress: Callable[[int, int], None] | None = None) -> SiteData:  # fmt: skip
+            progress: Callable[[int, int], None] | None = None, insist: bool = True) -> SiteData:  # fmt: skip
     """The usable cases of `site` for `study`, divided by patient.
 
     Cases that were prepared before, for the same plan, labels and file contents, are taken from `cache`.
@@ -45,24 +37,35 @@ def prepare(study: Study, site: SiteConfig, *, cache: Path, home: Path,
         study: Its data, plan, seed and evaluation sections are used.
         site: Where the scans are.
         cache: Folder for the arrays; may be shared by sites, studies and processes.
-        home: The site's own folder: the split and the memory of file hashes are kept there.
+        home: The site's own folder: the split and the memory of files are kept there.
         progress: Called with (cases done, cases in all) in the caller's thread after each case, in whatever order
             they are done: 1, 2, … to all, taken from the cache or not.
+        insist: Refuse a site that has nothing to train with, or a bad case where `data.bad_cases` is `refuse`.
 
     Raises:
         DataError: No case can be used for training, a bad case and `data.bad_cases` is `refuse`, or nothing was found.
         StudyError: The site's label rules do not fit the study.
     """
-    labels = label_map(study.data.labels, site.labels, study.data.ignore)
-    cases = find_cases(site, len(study.data.channels), study.data.channels)
+    labels = site_labels(study, site)
+    found = look(site, len(study.data.channels), study.data.channels, home)
+    wanted = [case for case in found.cases if case.id not in site.excluded]
     memory = Memory(home)
     work = partial(_case, study=study, labels=labels, cache=cache, memory=memory)
-    results = _without_duplicates(_each(work, cases, progress))
+    results = _each(work, wanted, progress)
     memory.save()
-    findings = (*left_out(site), *(finding for result in results for finding in result.findings))
-    _refuse(study, site, findings)
-    usable = [result.cached for result in results if result.cached is not None]
-    return _divide(study, site, home, usable, findings)
+    kept = [(result.case, result.meta) for result in results if result.meta is not None]
+    findings = (
+        *found.findings,
+        *_excluded(found.cases, site),
+        *(finding for result in results for finding in result.findings),
+        *check_site(kept, study, site.use),
+    )
+    bad = {finding.case for finding in findings if finding.severity == "error"}
+    usable = [result.cached for result in results if result.cached is not None and result.case.id not in bad]
+    data = _divided(study, site, home, usable, findings, found.cases)
+    if insist:
+        _refuse(study, site, data)
+    return data
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class _Result:
     case: Case
     findings: tuple[Finding, ...]
     cached: CachedCase | None = None
+    meta: Meta | None = None
 
 
 def _each(work: Callable[[Case], _Result], cases: Sequence[Case],
@@ -88,152 +92,69 @@ def _each(work: Callable[[Case], _Result], cases: Sequence[Case],
     return [future.result() for future in futures]
 
 
-def _case(case: Case, *, study: Study, labels: LabelMap, cache: Path, memory: Memory) -> _Result:
+def _case(case: Case, *, study: Study, labels: SiteLabels, cache: Path, memory: Memory) -> _Result:
     """One case: from the cache if it is there, else read, checked and prepared."""
     if case.label is None:
-        return _Result(case, (checks.no_label(case),))
+        return _Result(case, (no_label(case),))
     try:
-        images = tuple(memory.digest(path) for path in case.images)
-        key = _key(study, labels, images, memory.digest(case.label))
+        images = tuple(memory.digest(source) for source in case.images)
+        label = memory.digest(case.label)
+        key = key_of(study, labels, has_names(case.label), images, label)
+    except DataError as error:
+        return _Result(case, (unreadable(case, error),))
     except OSError as error:
-        what = DataError(f"{error.filename}: cannot be read ({error.strerror}). Check the path and its permissions.")
-        return _Result(case, (checks.unreadable(case, what),))
+        lost = DataError(f"{error.filename}: cannot be read ({error.strerror}). Check the path and its permissions.")
+        return _Result(case, (unreadable(case, lost),))
     folder = cached.folder_of(cache, key)
     errors: Sequence[Finding] = ()
     if not cached.is_complete(folder):
-        errors = memory.findings(key, case) or _make(case, study, labels, folder)
+        errors = memory.findings(key, case) or make(case, study, labels, folder)
     if errors:
         memory.keep(key, case, errors)
         return _Result(case, tuple(errors))
     meta = cached.meta_in(folder)
-    odd = checks.warnings(case, meta, study.data.labels)
-    return _Result(case, tuple(odd), CachedCase(case.id, case.patient, folder, meta["content"], meta["image"]))
+    odd = tuple(check_kept(case, meta, study))
+    if meta["unlabelled"]:
+        # Trained on as it is, the case would teach that these structures are background.
+        what = f"{case.label}: {', '.join(meta['unlabelled'])} is not annotated at this site"
+        return _Result(case, (*odd, finding("partly-labelled", case.id, what)), meta=meta)
+    own = CachedCase(case.id, case.patient, folder, meta["content"], meta["image"])
+    return _Result(case, odd, own, meta)
 
 
-def _make(case: Case, study: Study, labels: LabelMap, folder: Path) -> list[Finding]:
-    """The errors of `case`; if there are none, its arrays are put in `folder`."""
-    data = study.data
-    try:
-        images = [_flat(read(path), data.dimensions) for path in case.images]
-        label = _one_channel(_flat(read(case.label or Path(), label=True), data.dimensions))
-        if len(data.channels) == len(images) == 1:
-            images = [_one_channel(images[0])]
-        errors = checks.check_case(case, images, label, len(data.channels), data.dimensions, labels)
-        if not errors:
-            image = Volume(np.concatenate([v.array for v in images]), images[0].affine)
-            _store(image, labels.apply(label.array[0]), study, folder)
-    except DataError as error:
-        return [checks.unreadable(case, error)]
-    return errors
+def _excluded(cases: Sequence[Case], site: SiteConfig) -> list[Finding]:
+    """`excluded`: the site leaves the case out; `excluded-unknown`: it has no such case, perhaps a slip of the pen."""
+    known = {case.id for case in cases}
+    return [
+        finding("excluded", case, f"left out by the site: {reason}")
+        if case in known
+        else finding("excluded-unknown", "", f"the case {case} that is excluded does not exist")
+        for case, reason in site.excluded.items()
+    ]
 
 
-def _store(image: Volume, truth: NDArray[np.uint8], study: Study, folder: Path) -> None:
-    own = preprocess.grid(image.array.shape[1:], image.affine)
-    plan = preprocess.plan_grid(image, study.plan)
-    raw = image.array.astype(np.float32)
-    label = preprocess.resample_label(truth, own, plan)
-    picture = fingerprint(raw)
-    content = hashlib.sha256(picture.encode() + np.ascontiguousarray(truth).tobytes()).hexdigest()
-    arrays: dict[str, NDArray[Any]] = {
-        "image": preprocess.resample(preprocess.normalise(raw, study.plan.intensity), own, plan),
-        "label": np.ascontiguousarray(label),
-        "truth": np.ascontiguousarray(truth),
-        "foreground": _foreground(label, content),
-    }
-    counts = [np.bincount(a.ravel(), minlength=study.classes)[1 : study.classes].tolist() for a in (truth, label)]
-    meta: preprocess.Meta = {
-        "image": picture, "content": content, "own": own, "plan": plan, "voxels": counts[0], "plan_voxels": counts[1],
-    }  # fmt: skip
-    cached.store(folder, arrays, meta)
+def _divided(study: Study, site: SiteConfig, home: Path, usable: Sequence[CachedCase],
+             findings: tuple[Finding, ...], found: tuple[Case, ...]) -> SiteData:  # fmt: skip
+    parts = split((c.patient for c in usable), study.evaluation.seed, study.evaluation, use=site.use, home=home)
+    train, validation, test = (
+        tuple(c for c in usable if parts[c.patient] == part) for part in ("train", "validation", "test")
+    )
+    return SiteData(train, validation, test, findings, found)
 
 
-def fingerprint(image: NDArray[np.float32]) -> str:
-    """SHA-256 of the shape and the voxels `(C, *S)` of a scan as it was read, before the plan changes it.
-
-    A scan that was copied, compressed again or saved with another header has the same fingerprint.
-    """
-    digest = hashlib.sha256(repr(image.shape).encode())
-    digest.update(np.ascontiguousarray(image, dtype="<f4").data)
-    return digest.hexdigest()
-
-
-def _foreground(label: NDArray[np.uint8], content: str) -> NDArray[np.int32]:
-    """`(N, dims + 1)`: up to FOREGROUND labelled voxels, alike many of each label where there are, and their labels.
-
-    Equal contents draw the same ones.
-    """
-    values = [int(v) for v in np.unique(label) if v not in (0, IGNORE)]
-    random = generator(0, "foreground", content)
-    chosen = [np.empty((0, label.ndim + 1), dtype=np.int64)]
-    for value in values:
-        voxels = np.argwhere(label == value)
-        wanted = min(len(voxels), FOREGROUND // len(values))
-        some = voxels[np.sort(random.choice(len(voxels), wanted, replace=False))]
-        chosen.append(np.column_stack([some, np.full(wanted, value)]))
-    return np.concatenate(chosen).astype(np.int32)
-
-
-def _key(study: Study, labels: LabelMap, images: Sequence[str], label: str) -> str:
-    parts = {
-        "format": FORMAT,
-        "plan": study.plan.model_dump(mode="json"),
-        "data": study.data.model_dump(mode="json"),
-        "labels": [labels.rules, labels.grey],
-        "images": list(images),
-        "label": label,
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _flat(volume: Volume, dimensions: int) -> Volume:
-    """A volume of one slice as the picture that a 2D study needs."""
-    if dimensions == 2 and volume.array.ndim == 4 and volume.array.shape[3] == 1:
-        return Volume(volume.array[..., 0], volume.affine)
-    return volume
-
-
-def _one_channel(volume: Volume) -> Volume:
-    """Grey that was saved as colour: equal channels become one."""
-    first = volume.array[:1]
-    return Volume(first, volume.affine) if (volume.array == first).all() else volume
-
-
-def _without_duplicates(results: Sequence[_Result]) -> list[_Result]:
-    """The same image under two patients could stand in training and in test: the later case is left out."""
-    first: dict[str, Case] = {}
-    kept = []
-    for result in results:
-        if result.cached is not None:
-            other = first.setdefault(result.cached.image, result.case)
-            if other.patient != result.case.patient:
-                finding = checks.duplicate(result.case, other)
-                result = replace(result, findings=(*result.findings, finding), cached=None)
-        kept.append(result)
-    return kept
-
-
-def _refuse(study: Study, site: SiteConfig, findings: Sequence[Finding]) -> None:
-    errors = [finding for finding in findings if finding.severity == "error"]
+def _refuse(study: Study, site: SiteConfig, data: SiteData) -> None:
+    errors = [finding for finding in data.findings if finding.severity == "error"]
     if errors and study.data.bad_cases == "refuse":
         raise DataError(
             f"site {site.name}: {len(errors)} problem(s), and the study refuses bad cases:\n"
             f"{_listed(errors, len(errors))}"
         )
-
-
-def _divide(study: Study, site: SiteConfig, home: Path, usable: Sequence[CachedCase],
-            findings: tuple[Finding, ...]) -> SiteData:  # fmt: skip
-    parts = split((c.patient for c in usable), study.evaluation.seed, study.evaluation, use=site.use, home=home)
-    train, validation, test = (
-        tuple(c for c in usable if parts[c.patient] == part) for part in ("train", "validation", "test")
-    )
-    if not (train if site.use == "train" else usable):
+    if not (data.train if site.use == "train" else data.usable):
         purpose = "for training" if site.use == "train" else "for testing"
         raise DataError(
-            f"site {site.name}: no case of {site.data} can be used {purpose} ({len(usable)} usable, "
-            f"{len(findings)} finding(s)). {_listed(findings, 5) or 'Add annotated cases.'}"
+            f"site {site.name}: no case of {site.data} can be used {purpose} ({len(data.usable)} usable, "
+            f"{len(data.findings)} finding(s)). {_listed(data.findings, 5) or 'Add annotated cases.'}"
         )
-    return SiteData(train, validation, test, findings)
 
 
 def _listed(findings: Sequence[Finding], most: int) -> str:

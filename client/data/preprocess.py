@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from client.data.gate.summary import Summary
 from client.data.volume import Volume
 from common.errors import DataError
 from common.study import Intensity, Percentile, Plan, Window
@@ -33,20 +34,30 @@ class Grid(TypedDict):
     spacing: list[float]
 
 
-class Meta(TypedDict):
+class Grids(TypedDict):
+    """The grid of a case's own files, and that on which the net sees it."""
+
+    own: Grid
+    plan: Grid
+
+
+class Meta(Grids):
     """What is kept beside a case's arrays; names no file and no patient.
 
     `image` is the SHA-256 of the scan's voxels, the same in whatever file they lie (`prepare.fingerprint`), `content`
     that of the scan's and the label's. `voxels` counts the voxels of each of the study's labels on the case's own grid,
-    `plan_voxels` on the plan's.
+    `plan_voxels` on the plan's. `gate` is what the quality gate wants to know of the case (`gate.summary`).
+    `unlabelled` are labels that the site does not annotate; `notes` are code, words and remedy of what was odd about
+    the label file.
     """
 
     image: str
     content: str
-    own: Grid
-    plan: Grid
     voxels: list[int]
     plan_voxels: list[int]
+    unlabelled: list[str]
+    notes: list[list[str]]
+    gate: Summary
 
 
 def grid(shape: tuple[int, ...], affine: NDArray[np.float64]) -> Grid:
@@ -140,7 +151,7 @@ def resample_label(label: NDArray[np.uint8], source: Grid, target: Grid) -> NDAr
     return out
 
 
-def restore(array: Floats, meta: Meta) -> Floats:
+def restore(array: Floats, meta: Grids) -> Floats:
     """Class scores or probabilities (K, *S) on the plan's grid as (K, *own shape) on the case's own RAS+ grid."""
     return resample(array, meta["plan"], meta["own"])
 

@@ -180,14 +180,14 @@ class SiteData:
         validation: Models are chosen on them.
         test: Read once, at the end.
         findings: What is wrong or odd, also with cases that are left out.
-        found: Number of cases that were looked at.
+        found: All cases that were found, usable or not.
     """
 
     train: tuple[CachedCase, ...]
     validation: tuple[CachedCase, ...]
     test: tuple[CachedCase, ...]
     findings: tuple[Finding, ...] = ()
-    found: int = 0
+    found: tuple[Case, ...] = ()
 
     @property
     def usable(self) -> tuple[CachedCase, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from client.data.catalogue import recognise
+from client.data.catalogue import look
 from client.data.labels import label_map
 from client.data.volume import Case, files_of
 from client.desk.findings import Check, ok, problem
@@ -56,16 +56,16 @@ def data(config: SiteConfig, home: Path, study_path: Path | None) -> Iterator[Ch
         yield problem("data", f"{config.data} {where}", "Correct `data` in site.yaml, or let this user read it")
         return
     try:
-        layout, cases = recognise(config, len(channels), channels)
+        found = look(config, len(channels), channels)
     except (DataError, OSError):
         # Its words may name a case.
         remedy = "Compare with the layouts that site.yaml may name; `fedscan simulate` on this folder names the file"
         yield problem("data", f"no cases can be listed in {config.data} (layout {config.layout})", remedy)
         return
-    yield _labelled(config, layout, cases)
+    yield _labelled(config, found.layout, found.cases)
     if study is not None:
         yield _rules(config, study)
-    yield _room(home, cases)
+    yield _room(home, found.cases)
 
 
 def _files(case: Case) -> list[Path]:

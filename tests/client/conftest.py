@@ -54,7 +54,7 @@ def make_case(tmp_path: Path) -> MakeCase:
             "own": _grid(own.shape, label.shape[0] / own.shape[0], label.shape),
             "voxels": [int((own == 1).sum())],
             "plan_voxels": [int((label == 1).sum())],
-            "gate": {},
+            "unlabelled": [], "notes": [], "gate": {},
         }
         arrays = {
             "image": image.astype(np.float32),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from client.data.catalogue import find_cases, left_out, recognise
+from client.data.catalogue import find_cases, look
 from client.data.volume import Case
 from client.site import SiteConfig
 from common.errors import DataError
@@ -31,14 +31,14 @@ def test_nnunet(tmp_path: Path) -> None:
     a, b = find_cases(site(data), 2)
     assert a == Case("a", "a", (data / "imagesTr/a_0000.nii.gz", data / "imagesTr/a_0001.nii.gz"), None)
     assert b.label == data / "labelsTr/b.nii.gz"
-    assert recognise(site(data), 2)[0] == "nnunet"
+    assert look(site(data), 2).layout == "nnunet"
 
 
 def test_msd(tmp_path: Path) -> None:
     data = tree(tmp_path, ["imagesTr/h_001.nii.gz", "labelsTr/h_001.nii.gz"])
     entries = [{"image": "./imagesTr/h_001.nii.gz", "label": "./labelsTr/h_001.nii.gz"}]
     (data / "dataset.json").write_text(json.dumps({"training": entries, "test": ["./imagesTs/h_002.nii.gz"]}))
-    assert recognise(site(data), 1)[0] == "msd"
+    assert look(site(data), 1).layout == "msd"
     assert find_cases(site(data), 1) == [
         Case("h_001", "h_001", (data / "imagesTr/h_001.nii.gz",), data / "labelsTr/h_001.nii.gz")
     ]
@@ -58,7 +58,7 @@ BIDS = [
 def test_bids_derivatives(tmp_path: Path) -> None:
     data = tree(tmp_path, BIDS)
     cases = find_cases(site(data), 1)
-    assert recognise(site(data), 1)[0] == "bids"
+    assert look(site(data), 1).layout == "bids"
     assert [(c.id, c.patient, c.label.name if c.label else None) for c in cases] == [
         ("sub-01_ses-a", "sub-01", "sub-01_ses-a_space-orig_desc-manual_dseg.nii.gz"),
         ("sub-01_ses-b", "sub-01", "sub-01_ses-b_label-lesion_mask.nii.gz"),
@@ -144,7 +144,7 @@ def test_json_datalist(wrapped: bool, tmp_path: Path) -> None:
     rows = [{"image": ["a.nii", "b.nii"], "label": "l.nii", "patient": 7}, {"image": "c.nii", "fold": 1}]
     content = {"training": rows, "numTraining": 2} if wrapped else rows
     (tmp_path / "datalist.json").write_text(json.dumps(content))
-    assert left_out(site(tmp_path)) == []
+    assert look(site(tmp_path), 1).findings == ()
     cases = find_cases(site(tmp_path), 2)
     assert cases == [
         Case("a", "7", (tmp_path / "a.nii", tmp_path / "b.nii"), tmp_path / "l.nii"),
@@ -159,7 +159,7 @@ def test_lists_that_a_datalist_keeps_apart_are_not_read(tmp_path: Path) -> None:
     table = tmp_path / "datalist.json"
     table.write_text(json.dumps({"training": [{"image": "a.nii", "label": "la.nii"}], **apart}))
     assert [case.id for case in find_cases(site(tmp_path), 1)] == ["a"]
-    (finding,) = left_out(site(tmp_path))
+    (finding,) = look(site(tmp_path), 1).findings
     assert (finding.code, finding.severity) == ("held-out", "warning")
     assert finding.what == f"{table}: 1 under `validation`, 1 under `testing`, 2 under `test` are left out"
     table.write_text(json.dumps(apart))
@@ -206,4 +206,4 @@ def test_nothing_found_says_what_was_looked_for(tmp_path: Path) -> None:
 def test_a_table_of_something_else_does_not_hide_the_folders(tmp_path: Path) -> None:
     tree(tmp_path, ["images/a.png"])
     (tmp_path / "cases.csv").write_text("patient,age\n1,50\n")
-    assert recognise(site(tmp_path), 1)[0] == "folders"
+    assert look(site(tmp_path), 1).layout == "folders"

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from client.data import assemble
 from client.data import cache as cached
-from client.data import prepare as module
+from client.data import make as module
 from client.data.prepare import prepare
 from client.data.preprocess import restore
-from client.data.volume import SiteData, Volume
+from client.data.volume import Finding, SiteData, Volume
 from client.site import SiteConfig
 from common.errors import DataError, StorageError
 from common.labels import IGNORE
@@ -54,6 +55,11 @@ def scans(tmp_path: Path) -> Path:
     return tmp_path / "scans"
 
 
+def findings(data: SiteData) -> tuple[Finding, ...]:
+    """All but that six patients are few."""
+    return tuple(finding for finding in data.findings if finding.code != "few-cases")
+
+
 def run(scans: Path, the_study: Study = STUDY, home: str = "home", **keys: object) -> SiteData:
     site = SiteConfig.model_validate({"name": "here", "data": scans, **keys})
     return prepare(the_study, site, cache=scans.parent / "cache", home=scans.parent / home)
@@ -62,7 +68,7 @@ def run(scans: Path, the_study: Study = STUDY, home: str = "home", **keys: objec
 def test_a_prepared_case_holds_what_its_docstring_says(scans: Path) -> None:
     data = run(scans)
     assert [len(part) for part in (data.train, data.validation, data.test)] == [4, 1, 1]
-    assert data.findings == ()
+    assert findings(data) == ()
     case = data.train[0]
     meta, image, label = cached.load_meta(case), cached.load_image(case), cached.load_label(case)
     assert case.folder.parent == scans.parent / "cache" / case.folder.name[:2]
@@ -99,17 +105,19 @@ def test_a_second_run_decodes_nothing(scans: Path, monkeypatch: pytest.MonkeyPat
     (scans / "labels/bad.nii.gz").write_bytes(b"no scan")
     first = run(scans)
     opened: list[str] = []
-    monkeypatch.setattr(module, "read", lambda path, **_: opened.append(path.name))
+    for reading in (module, assemble):
+        monkeypatch.setattr(reading, "read", lambda path, **_: opened.append(path.name))
     whole_file = Path.open
     monkeypatch.setattr(Path, "open", lambda p, *a, **k: (opened.append(p.name), whole_file(p, *a, **k))[1])
     assert run(scans) == first
     assert not [name for name in opened if name.endswith(".nii.gz")]
-    assert [(f.code, f.case) for f in first.findings] == [("unreadable", "bad"), ("no-label", "unlabelled")]
+    assert [(f.code, f.case) for f in findings(first)] == [("unreadable", "bad"), ("no-label", "unlabelled")]
 
 
 def test_another_home_reuses_the_cache(scans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run(scans)
-    monkeypatch.setattr(module, "read", lambda path, **_: pytest.fail(f"{path} was decoded again"))
+    for reading in (module, assemble):
+        monkeypatch.setattr(reading, "read", lambda path, **_: pytest.fail(f"{path} was decoded again"))
     assert run(scans, home="elsewhere") == first
 
 
@@ -147,14 +155,14 @@ def test_bad_cases_are_left_out_or_refused(scans: Path) -> None:
     label = scans / "labels/case1.nii.gz"
     nib.save(nib.Nifti1Image(np.full((20, 20, 8), 5, np.uint8), AFFINE), label)
     data = run(scans)
-    assert [(f.code, f.severity, f.case) for f in data.findings] == [("label-value", "error", "case1")]
-    assert str(label) in data.findings[0].what
+    assert [(f.code, f.severity, f.case) for f in findings(data)] == [("label-value", "error", "case1")]
+    assert str(label) in findings(data)[0].what
     assert "case1" not in {c.id for part in (data.train, data.validation, data.test) for c in part}
     (scans / "labels/case3.nii.gz").write_bytes(b"")
     with pytest.raises(DataError, match=r"(?s)2 problem\(s\).*case1\.nii\.gz.*case3\.nii\.gz"):
         run(scans, study(bad_cases="refuse"))
     write_case(scans, "case1", 1)
-    assert [f.case for f in run(scans).findings] == ["case3"]
+    assert [f.case for f in findings(run(scans))] == ["case3"]
 
 
 def test_voxels_that_nobody_labelled(scans: Path) -> None:
@@ -163,9 +171,9 @@ def test_voxels_that_nobody_labelled(scans: Path) -> None:
     stored = np.asarray(nib.load(path).dataobj).copy()
     stored[:, :, ::2] = 200
     nib.save(nib.Nifti1Image(stored, AFFINE), path)
-    assert [f.code for f in run(scans).findings] == ["label-value"]
+    assert [f.code for f in findings(run(scans))] == ["label-value"]
     data = run(scans, study(ignore=200))
-    assert data.findings == ()
+    assert findings(data) == ()
     case = next(c for part in (data.train, data.validation, data.test) for c in part if c.id == "case0")
     truth, label, meta = np.array(cached.load_truth(case)), cached.load_label(case), cached.load_meta(case)
     assert [(truth == v).sum() for v in (0, 1, IGNORE)] == [(stored == v).sum() for v in (0, 1, 200)]
@@ -179,12 +187,12 @@ def test_voxels_that_nobody_labelled(scans: Path) -> None:
 def test_the_same_scan_of_two_patients_is_left_out(scans: Path) -> None:
     for kind in ("images", "labels"):
         shutil.copy(scans / kind / "case0.nii.gz", scans / kind / "copy.nii.gz")
-    (finding,) = run(scans).findings
+    (finding,) = findings(run(scans))
     assert (finding.code, finding.case) == ("duplicate", "copy")
     rows = [f"{n},{n if n != 'copy' else 'case0'},images/{n}.nii.gz,labels/{n}.nii.gz"
             for n in (*(f"case{i}" for i in range(6)), "copy")]  # fmt: skip
     (scans / "cases.csv").write_text("\n".join(["case,patient,image,label", *rows]))
-    assert run(scans).findings == ()
+    assert [(f.code, f.severity) for f in findings(run(scans))] == [("repeated", "info")]
 
 
 def test_the_same_voxels_in_another_file_are_the_same_scan(scans: Path) -> None:
@@ -196,7 +204,7 @@ def test_the_same_voxels_in_another_file_are_the_same_scan(scans: Path) -> None:
     mask = np.asarray(nib.load(scans / "labels/case0.nii.gz").dataobj)[::-1]
     nib.save(nib.Nifti1Image(mask, turned.affine), scans / "labels/copy.nii")
     data = run(scans)
-    assert [(f.code, f.case) for f in data.findings] == [("duplicate", "copy")]
+    assert [(f.code, f.case) for f in findings(data)] == [("duplicate", "copy")]
     cases = [case for part in (data.train, data.validation, data.test) for case in part]
     assert len({case.image for case in cases}) == len(cases) == 6
     coarse = STUDY.model_copy(update={"plan": STUDY.plan.model_copy(update={"spacing": (2.0, 2.0, 2.0)})})
@@ -209,14 +217,14 @@ def test_what_a_datalist_keeps_apart_is_left_out_and_said(scans: Path) -> None:
     (scans / "datalist.json").write_text(json.dumps({"training": rows[:4], "testing": rows[4:]}))
     data = run(scans, study(bad_cases="refuse"))
     assert {c.id for part in (data.train, data.validation, data.test) for c in part} == {f"case{n}" for n in range(4)}
-    assert [(f.code, f.severity) for f in data.findings] == [("held-out", "warning")]
+    assert [(f.code, f.severity) for f in findings(data)] == [("held-out", "warning")]
 
 
 def test_a_missing_file_is_a_finding(scans: Path) -> None:
     (scans / "cases.csv").write_text(
         "image,label\nimages/case0.nii.gz,labels/case0.nii.gz\nimages/x.nii.gz,labels/y.nii\n"
     )
-    (finding,) = run(scans).findings
+    (finding,) = findings(run(scans))
     assert (finding.code, finding.case) == ("unreadable", "x")
     assert str(scans / "images/x.nii.gz") in finding.what
 
@@ -259,7 +267,8 @@ def test_progress_counts_cases_when_they_are_done(scans: Path, monkeypatch: pyte
             assert others.wait(30)
         return whole(path, label=label)
 
-    monkeypatch.setattr(module, "read", slow)
+    for reading in (module, assemble):
+        monkeypatch.setattr(reading, "read", slow)
     site = SiteConfig(name="here", data=scans)
     prepare(STUDY, site, cache=scans / "c", home=scans / "h", progress=lambda done, _: done == 5 and others.set())
     assert others.is_set()
@@ -290,7 +299,8 @@ def test_a_damaged_cache_is_made_again(scans: Path) -> None:
 def test_many_writers_of_one_case(tmp_path: Path) -> None:
     folder = cached.folder_of(tmp_path, "ab" * 32)
     own = {"shape": [4], "affine": np.eye(4).tolist(), "spacing": [1.0]}
-    meta = {"image": "", "content": "", "own": own, "plan": own, "voxels": [1], "plan_voxels": [1], "gate": {}}
+    meta = {"image": "", "content": "", "own": own, "plan": own, "voxels": [1], "plan_voxels": [1], "unlabelled": [],
+            "notes": [], "gate": {}}  # fmt: skip
     left = folder.parent / ".killed.123"
     left.mkdir(parents=True)
     os.utime(left, (0, 0))
@@ -337,7 +347,7 @@ def test_grey_pictures_saved_as_colour(tmp_path: Path) -> None:
         "plan": {"size": [16, 16], "patch": [8, 8]},
     })  # fmt: skip
     data = run(tmp_path / "xray", the_study, labels={"lung": {"from": 128}})
-    assert data.findings == ()
+    assert all(finding.severity == "warning" for finding in findings(data))
     case = data.train[0]
     assert cached.load_image(case).shape == (1, 16, 16)
     grey = np.asarray(Image.open(tmp_path / "xray/labels" / f"{case.id}.png"))

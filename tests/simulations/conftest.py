@@ -31,7 +31,7 @@ def make_case(folder: Path, name: str, seed: int) -> CachedCase:
     arrays = {"image": image, "label": label, "truth": label, "foreground": foreground}
     case = folder / name
     grids, counts = {"own": grid, "plan": grid}, {"voxels": voxels, "plan_voxels": voxels}
-    store(case, arrays, {"image": name, "content": name, **grids, **counts, "gate": {}})
+    store(case, arrays, {"image": name, "content": name, **grids, **counts, "unlabelled": [], "notes": [], "gate": {}})
     return CachedCase(name, name, case, f"{seed:064d}", name)
 
 

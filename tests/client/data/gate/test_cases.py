@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.data import checks
-from client.data.labels import label_map
-from client.data.preprocess import Meta
-from client.data.volume import Case, Volume
-from client.site import SiteConfig
-from common.errors import StudyError
-from common.labels import IGNORE
+from client.data.gate.cases import check_images, check_kept, check_mask
+from client.data.gate.grids import check_grid
+from client.data.gate.label import check_label
+from client.data.gate.summary import summarise
+from client.data.labels import LabelMap, label_map
+from client.data.preprocess import Meta, grid
+from client.data.volume import Case, Finding, Volume
+from common.study import Study
 
 CASE = Case("c1", "p1", (Path("scan.nii.gz"),), Path("mask.nii.gz"))
 SCAN = Volume(np.arange(60, dtype=np.int16).reshape(1, 3, 4, 5), np.diag([0.5, 0.5, 2.5, 1]))
@@ -20,8 +21,15 @@ MASK = Volume((np.arange(60).reshape(1, 3, 4, 5) % 3).astype(np.uint8), SCAN.aff
 TWO = label_map(["a", "b"], {})
 
 
+def check_case(case: Case, images: list[Volume], label: Volume, channels: int, dimensions: int,
+               labels: LabelMap) -> list[Finding]:  # fmt: skip
+    """Images and mask, as a case is made."""
+    found = check_images(case, images, channels, dimensions)
+    return found + check_mask(case, case.label or Path(), label, images[0], dimensions, labels)
+
+
 def codes(scan: Volume = SCAN, mask: Volume = MASK, channels: int = 1, dimensions: int = 3) -> list[str]:
-    findings = checks.check_case(CASE, [scan], mask, channels, dimensions, TWO)
+    findings = check_case(CASE, [scan], mask, channels, dimensions, TWO)
     for finding in findings:
         assert finding.severity == "error"
         assert finding.case == "c1"
@@ -64,19 +72,19 @@ def test_a_grid_is_as_far_apart_as_its_farthest_corner() -> None:
     turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     scan = Volume(np.zeros(shape, np.int16), np.diag([0.5, 0.5, 2.5, 1]))
     mask = Volume(np.zeros(shape, np.uint8), turn @ scan.affine)
-    (finding,) = checks.check_grid(CASE, Path("mask.nii.gz"), mask, scan, "label-grid")
+    (finding,) = check_grid(CASE, Path("mask.nii.gz"), mask, scan, "label-grid")
     # 300 and 400 steps of 0.5 mm are 250 mm along the diagonal.
     assert f"up to {2 * 250 * np.sin(angle / 2):.3g} mm apart (at most 0.05 mm)" in finding.what
     near = Volume(mask.array[:, :31, :41], mask.affine), Volume(scan.array[:, :31, :41], scan.affine)
-    assert checks.check_grid(CASE, Path("mask.nii.gz"), *near, "label-grid") == []
+    assert check_grid(CASE, Path("mask.nii.gz"), *near, "label-grid") == []
     flat = Volume(mask.array[..., 0], mask.affine), Volume(scan.array[..., 0], scan.affine)
-    assert [f.what for f in checks.check_grid(CASE, Path("mask.nii.gz"), *flat, "label-grid")] == [
+    assert [f.what for f in check_grid(CASE, Path("mask.nii.gz"), *flat, "label-grid")] == [
         finding.what.replace(str(scan.array.shape[1:]), "")
     ]
 
 
 def test_unknown_values_are_named() -> None:
-    (finding,) = checks.check_label(CASE, Path("mask.nii.gz"), Volume(MASK.array * 7, MASK.affine), TWO)
+    (finding,) = check_label(CASE, Path("mask.nii.gz"), Volume(MASK.array * 7, MASK.affine), TWO)
     assert finding.what == "mask.nii.gz: unknown label value(s) 7, 14"
 
 
@@ -93,67 +101,52 @@ def test_image_faults(array: np.ndarray, expected: list[str]) -> None:  # type: 
 def test_dimensions_and_channel_grids() -> None:
     assert codes(dimensions=2) == ["dimensions", "dimensions"]
     two = replace(CASE, images=(Path("a.nii"), Path("b.nii")))
-    findings = checks.check_case(two, [SCAN, moved(SCAN, 1, 3, 1)], MASK, 2, 3, TWO)
+    findings = check_case(two, [SCAN, moved(SCAN, 1, 3, 1)], MASK, 2, 3, TWO)
     assert [(f.code, f.what[:5]) for f in findings] == [("image-grid", "b.nii")]
 
 
+STUDY = Study.model_validate({
+    "name": "gate", "data": {"labels": ["a", "b"]}, "plan": {"patch": [8, 8, 8]}, "training": {"steps": 1}
+})  # fmt: skip
+
+
+def kept(spacing: tuple[float, ...] = (1.0, 1.0, 1.0), plan_voxels: tuple[int, ...] = (4, 2)) -> Meta:
+    """A case of which nothing is odd but what is given."""
+    image, truth = np.random.default_rng(1).normal(size=(1, 8, 8, 8)), np.zeros((8, 8, 8), np.uint8)
+    truth[2:4, 2:4, 2], truth[5, 5, 4:6] = 1, 2
+    own = grid(truth.shape, np.diag([*spacing, 1.0]))
+    gate = summarise(image.astype(np.float32), truth, spacing, 2)
+    return {"image": "", "content": "", "own": own, "plan": own, "voxels": [4, 2], "plan_voxels": [*plan_voxels],
+            "unlabelled": [], "notes": [], "gate": gate}  # fmt: skip
+
+
 def test_oddities_of_usable_cases_are_warnings() -> None:
-    own = {"shape": [3, 4, 5], "affine": np.eye(4).tolist(), "spacing": [1.0, 1.0, 1.0]}
-    meta: Meta = {"image": "", "content": "", "own": own, "plan": own, "voxels": [4, 2], "plan_voxels": [4, 2]}  # type: ignore[typeddict-item]
-    assert checks.warnings(CASE, meta, ["a", "b"]) == []
-    (lost,) = checks.warnings(CASE, {**meta, "plan_voxels": [4, 0]}, ["a", "b"])
+    assert check_kept(CASE, kept(), STUDY) == []
+    (lost,) = check_kept(CASE, kept(plan_voxels=(4, 0)), STUDY)
     assert (lost.code, lost.severity, "b is too small" in lost.what) == ("label-lost", "warning", True)
-    (empty,) = checks.warnings(CASE, {**meta, "voxels": [0, 0], "plan_voxels": [0, 0]}, ["a", "b"])
+    (empty,) = check_kept(CASE, {**kept(plan_voxels=(0, 0)), "voxels": [0, 0]}, STUDY)
     assert (empty.code, empty.severity) == ("label-empty", "warning")
-    for spacing in ([0.001, 0.001, 0.001], [1.0, 1.0, 100.0]):
-        (odd,) = checks.warnings(CASE, {**meta, "own": {**meta["own"], "spacing": spacing}}, ["a", "b"])
+    for spacing in ((0.001, 0.001, 0.001), (8.0, 8.0, 100.0)):
+        (odd,) = check_kept(CASE, kept(spacing), STUDY)
         assert (odd.code, odd.severity) == ("spacing", "warning")
 
 
-def rules(**labels: object) -> dict[str, object]:
-    return dict(SiteConfig.model_validate({"name": "s", "data": "x", "labels": labels}).labels)
-
-
-def test_label_rules() -> None:
-    stored = np.array([0, 1, 2, 3, 4, 200, 255])
-    values = label_map(["a", "b"], rules(a=[3, 4], b=255))  # type: ignore[arg-type]
-    np.testing.assert_array_equal(values.apply(stored), [0, 0, 0, 1, 1, 0, 2])
-    assert values.unknown(stored) == [1, 2, 200]
-    grey = label_map(["lung"], rules(lung={"from": 128}))  # type: ignore[arg-type]
-    np.testing.assert_array_equal(grey.apply(stored), [0, 0, 0, 0, 0, 1, 1])
-    assert grey.unknown(stored) == []
-    default = label_map(["a", "b", "c"], {"c": 9})
-    np.testing.assert_array_equal(default.apply(np.array([0, 1, 2, 9])), [0, 1, 2, 3])
-
-
-def test_voxels_that_nobody_labelled() -> None:
-    stored = np.array([0, 1, 2, 200, 255])
-    values = label_map(["a", "b"], {}, ignore=255)
-    np.testing.assert_array_equal(values.apply(stored), [0, 1, 2, 0, IGNORE])
-    assert values.unknown(stored) == [200]
-    below = label_map(["a"], {}, ignore=-1)
-    np.testing.assert_array_equal(below.apply(np.array([-1.0, 0.0, 1.0])), [IGNORE, 0, 1])
-    # Without the study's word it is an unknown value.
-    assert TWO.unknown(stored) == [200, 255]
-    for labels, ignore in (({}, 2), ({"a": {"from": 128}}, 255)):
-        with pytest.raises(StudyError, match=rf"stored value {ignore} belongs to .* and to data.ignore"):
-            label_map(["a", "b"], rules(**labels), ignore)  # type: ignore[arg-type]
+def test_a_scan_far_from_the_plan_is_told() -> None:
+    plan = STUDY.plan.model_copy(update={"spacing": (1.0, 1.0, 1.0)})
+    (thick,) = check_kept(CASE, kept((1.0, 1.0, 4.0)), STUDY.model_copy(update={"plan": plan}))
+    assert (thick.code, thick.what) == ("thick-slices", "scan.nii.gz: voxel size 1, 1, 4 mm, the plan's is 1, 1, 1 mm")
+    assert check_kept(CASE, kept((1.0, 1.0, 3.9)), STUDY.model_copy(update={"plan": plan})) == []
+    (long,) = check_kept(CASE, kept((0.5, 0.5, 8.0)), STUDY)
+    assert (long.code, "16 times as long" in long.what) == ("anisotropic", True)
+    large = STUDY.plan.model_copy(update={"patch": (16, 16, 17)})
+    (small,) = check_kept(CASE, kept(), STUDY.model_copy(update={"plan": large}))
+    assert (small.code, small.severity) == ("small-field", "info")
 
 
 def test_a_case_of_which_nothing_is_labelled() -> None:
     nothing = Volume(np.full(MASK.array.shape, 255, np.uint8), MASK.affine)
     labels = label_map(["a"], {}, ignore=255)
-    (finding,) = checks.check_case(CASE, [SCAN], nothing, 1, 3, labels)
+    (finding,) = check_case(CASE, [SCAN], nothing, 1, 3, labels)
     assert (finding.code, finding.severity) == ("label-nothing", "error")
     nothing.array[0, 0, 0, 0] = 0
-    assert checks.check_case(CASE, [SCAN], nothing, 1, 3, labels) == []
-
-
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [({"anteror": 1}, "Did you mean 'anterior'"), ({"posterior": 1}, "1 belongs to anterior and to posterior"),
-     ({"anterior": {"from": 1}, "posterior": 7}, "belongs to")],
-)  # fmt: skip
-def test_rules_that_contradict_the_study_or_themselves(labels: dict[str, object], message: str) -> None:
-    with pytest.raises(StudyError, match=message):
-        label_map(["anterior", "posterior"], rules(**labels))  # type: ignore[arg-type]
+    assert check_case(CASE, [SCAN], nothing, 1, 3, labels) == []
