@@ -62,18 +62,19 @@ def check_shifts(cases: Sequence[tuple[Case, Edges | None]]) -> list[Finding]:
 def check_placements(cases: Sequence[tuple[Case, Edges | None]]) -> list[Finding]:
     """`masks-mirrored`: most masks of the site fit better mirrored along one and the same axis.
 
-    A sign test over the cases: each alone may be too weak to be told.
+    A sign test over the cases: each alone may be too weak to be told. Masks in a wrong place may fit better along
+    other axes too; the best one is named.
     """
     known = [(case, edges) for case, edges in cases if edges is not None]
-    found = []
+    found: list[tuple[float, Finding]] = []
     for axis in range(max((len(e["flips"]) for _, e in known), default=0)):
         gains = [e["flips"][axis] for _, e in known if axis < len(e["flips"]) and e["alike"][axis] < ALIKE]
         better = sum(gain > 0 for gain in gains)
         if len(gains) >= _TOGETHER and median(gains) > 0 and _by_chance(better, len(gains)) < _CHANCE:
             name = axis_names(known[0][0], len(known[0][1]["flips"]))[axis]
             what = f"{better} of {len(gains)} masks fit their images better when mirrored along {name}"
-            found.append(finding("masks-mirrored", "", what))
-    return found
+            found.append((median(gains), finding("masks-mirrored", "", what)))
+    return [max(found, key=lambda one: one[0])[1]] if found else []
 
 
 def _by_chance(better: int, number: int) -> float:
