@@ -42,6 +42,7 @@ NUMBERS = words(
 # Kept cleaned, item by item, with this same list.
 SEQUENCES = words(
     """
+    UnassignedSharedConvertedAttributesSequence UnassignedPerFrameConvertedAttributesSequence
     SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence PixelMeasuresSequence PlanePositionSequence
     PlaneOrientationSequence FrameContentSequence PixelValueTransformationSequence FrameVOILUTSequence
     RealWorldValueMappingSequence CTImageFrameTypeSequence MRImageFrameTypeSequence PETFrameTypeSequence
@@ -133,6 +134,5 @@ EMPTIES = words(
     EchoTime EchoTrainLength SliceThickness PatientOrientation ContentDescription ContentCreatorName ROIInterpreter
     ROIGenerationAlgorithm RTROIInterpretedType SourceImageSequence DerivationImageSequence CorrectedImage
     PatientOrientationCodeSequence PatientGantryRelationshipCodeSequence AcquisitionContextSequence
-    UnassignedSharedConvertedAttributesSequence UnassignedPerFrameConvertedAttributesSequence
     """
 )

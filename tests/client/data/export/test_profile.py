@@ -1,5 +1,8 @@
 """The allow list against the Basic Profile's own table, and what options do to single attributes."""
 
+import os
+import shutil
+import subprocess
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -125,3 +128,22 @@ def test_makers_and_numbers() -> None:
     assert maker("Genentech") == maker("") == maker("Dr Philips") == ""
     assert all(map(is_number, ("1", "-1.5", "+.5", " 1e-3 ", "2.")))
     assert not any(map(is_number, ("", "1,5", "0x1", "nan", "1-2", "MRN1")))
+
+
+@pytest.mark.parametrize("label", ["seg", "rtstruct"])
+@pytest.mark.parametrize("options", [{}, {"dates": "shift", "characteristics": True}])
+def test_a_validator_finds_no_error_that_was_not_there(hospital: Any, label: str, options: dict[str, object]) -> None:
+    """dciodvfy of dicom3tools (Debian has it), in the path or named by DCIODVFY."""
+    tool = os.environ.get("DCIODVFY") or shutil.which("dciodvfy")
+    if not tool:
+        pytest.skip("dciodvfy (Debian: dicom3tools) is not installed")
+    case = hospital.patient(label=label)
+    out, _ = hospital.export(case, **options)
+    before = set.union(*(errors(tool, path) for path in (*case.images[0].files, case.label)))
+    assert set.union(*(errors(tool, path) for path in out.rglob("*.dcm"))) - before == set()
+
+
+def errors(tool: str, path: Path) -> set[str]:
+    done = subprocess.run([tool, str(path)], capture_output=True, text=True, check=False, errors="replace")
+    assert "Error - " in done.stderr + done.stdout or done.returncode == 0
+    return {line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")}
