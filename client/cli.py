@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from client.model_cli import app as models
 from client.study_cli import app as studies
 
 app = typer.Typer(help="A hospital's site: its keys, its federation and its two processes.", no_args_is_help=True,
@@ -12,6 +13,7 @@ app = typer.Typer(help="A hospital's site: its keys, its federation and its two 
 
 
 app.add_typer(studies, name="study")
+app.add_typer(models, name="model")
 
 
 @app.callback()
@@ -133,6 +135,28 @@ def preflight(
 
     if not show(home, part, study, as_json):
         raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    home: Home = Path(),
+    out: Annotated[
+        Path | None, typer.Option(help="Where the page goes.", show_default="site-report.html in the site's folder")
+    ] = None,
+    local: Annotated[
+        Path | None,
+        typer.Option(metavar="MODEL", show_default=False,
+                     help="A model of your own to set beside: judged on the same cases, here."),
+    ] = None,
+    cases: Annotated[int, typer.Option(min=0, help="So many cases get pictures.")] = 12,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, mps, cuda or cuda:N.", show_default="as in site.yaml")
+    ] = None,
+) -> None:  # fmt: skip
+    """Write one page for the hospital's own people: the model, your cases, your data, approvals, what left."""
+    from client.report.desk import report as run
+
+    run(home, out, local, cases, device)
 
 
 Why = Annotated[str, typer.Option(help="Why, for the audit log; it stays at the site.", show_default=False)]
