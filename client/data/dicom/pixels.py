@@ -49,22 +49,25 @@ def pixels(into: str, offset: int, start: int, rows: int, columns: int, dtype: s
         for (path, length, changed), group in groupby(slices, key=lambda s: (s[0], s[2], s[3])):
             for values, mask in _values(Path(path), length, changed, [s[1] for s in group], (rows, columns), dtype):
                 if mask is not None and mask.any():
-                    values[mask] = padding_mark(dtype)
                     padded += int(mask.sum())
-                    rest = values[~mask]
-                    low = min(low, float(rest.min())) if rest.size else low
+                    low = min(low, float(values.min(where=~mask, initial=_highest(dtype))))
+                    values[mask] = padding_mark(dtype)
                 elif mask is not None:
                     low = min(low, float(values.min()))
                 _write(target, values, offset + number * size)
                 number += 1
     finally:
         os.close(target)
-    return {"padded": padded, "low": None if np.isinf(low) else low}
+    return {"padded": padded, "low": low if low < _highest(dtype) else None}
 
 
 def padding_mark(dtype: str) -> float | int:
     """What stands for padding until the whole volume is known; `values.dtype_of` leaves it free."""
     return np.nan if dtype == "float32" else int(np.iinfo(dtype).min)
+
+
+def _highest(dtype: str) -> float | int:
+    return np.inf if dtype == "float32" else int(np.iinfo(dtype).max)
 
 
 def _write(target: int, values: Array, at: int) -> None:

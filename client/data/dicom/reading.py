@@ -78,8 +78,9 @@ def _array(stack: Stack, workers: Workers) -> NDArray[np.generic]:
     padded = sum(int(answer["padded"]) for answer in answers)
     if padded:
         lows = [float(answer["low"]) for answer in answers if answer["low"] is not None]
-        plain = np.isnan(array) if stack.dtype == "float32" else array == np.iinfo(stack.dtype).min
-        array[plain] = min(lows) if lows else 0
+        low = np.dtype(stack.dtype).type(min(lows) if lows else 0)
+        for one in array:
+            np.fmax(one, low, out=one)  # The mark is NaN, or smaller than all that a slice can hold.
     return array.view(np.ndarray)
 
 

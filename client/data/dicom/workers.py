@@ -22,6 +22,8 @@ __all__ = ["REASONS", "Unreadable", "Workers", "shared_workers"]
 
 # Seconds that a child may take to load its libraries, on a machine that does much else.
 _START = 120.0
+# What a child runs.
+MODULE: tuple[str, ...] = ("-m", "client.data.dicom.worker")
 _ROOT = Path(__file__).resolve().parents[3]
 # A child sees nothing else of our environment: no proxies, no passwords, no settings of libraries.
 _KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT")
@@ -103,8 +105,8 @@ class _Child:
     def __init__(self) -> None:
         environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
         environment |= {"PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-s", "-W", "ignore", "-m", "client.data.dicom.worker"],
+        self._process = subprocess.Popen(  # noqa: S603 - our own module, no shell
+            [sys.executable, "-P", "-s", "-W", "ignore", *MODULE],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, bufsize=0,
         )  # fmt: skip
         try:
