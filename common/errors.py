@@ -153,6 +153,8 @@ class ApprovalPurposeError(ApprovalError):
     code = "E_APPROVAL_PURPOSE"
 
 
+APPROVAL_CODES = tuple(sorted(kind.code for kind in ApprovalError.__subclasses__()))
+
 # A site tells why it has no reply by one of these words, never by a message of its own.
 ERROR_CODES = tuple(
     sorted(e.code for e in tuple(vars().values()) if isinstance(e, type) and issubclass(e, FedscanError))

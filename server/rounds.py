@@ -22,10 +22,12 @@ from common.study import Part, Study
 from common.wire import Flat, Schema
 from server.channel import Ask, Channel, Plain, Received
 from server.checkpoint import Checkpoints, State
+from server.consent import Consent, NotAllowedError
 from server.deadlines import Deadlines
 from server.events import Event, Events, read_events
 from server.exchange import exchange
 from server.joining import MOST, Member
+from server.measured import best_among
 from server.model import write_model
 from server.spool import Reply, Spool
 from server.strategies.fedavg import FedAvg
@@ -45,6 +47,8 @@ class Run:
         channel: How tasks are written and replies are read; plain if none.
         deadlines: How long each exchange waits; as long as the study says, or for all, if none.
         stop: Set from another thread to leave the run; it can be gone on with.
+        consent: Which sites may take part; all if none.
+        again: Asks sites, in a round, whether they take part now; those who do.
     """
 
     def __init__(
@@ -59,6 +63,8 @@ class Run:
         channel: Channel | None = None,
         deadlines: Deadlines | None = None,
         stop: threading.Event | None = None,
+        consent: Consent | None = None,
+        again: Callable[[Sequence[str], int], Sequence[Member]] = lambda sites, during: (),
     ) -> None:
         self.study = study
         self.folder = folder
@@ -76,6 +82,8 @@ class Run:
         self._deadlines = deadlines
         self._stop = stop
         self._late: set[str] = set()
+        self._consent = consent or Consent(folder / "consent.json", self._events)
+        self._again = again
 
     def start(self) -> State:
         """Run all rounds and the final test, or what is left of them.
@@ -141,12 +149,14 @@ class Run:
         """One round; `state` is brought up to date and the new global weights are returned."""
         number = state.round + 1
         self._part_with_the_gone(number)
+        self._ask_again(number)
         replies = self._collect(number, state, flat)
-        needed = math.ceil(self.study.rounds.quorum * len(self._train) - 1e-9)
-        if len(replies) < max(1, needed):
+        may = self._allowed(self._train)
+        needed = max(1, math.ceil(self.study.rounds.quorum * len(may) - 1e-9))
+        if len(replies) < needed:
             self._events.append("stopped", round=number, replies=len(replies), needed=needed)
             raise RoundError(
-                f"{self.folder.name}, round {number}: {len(replies)} of {len(self._train)} sites sent a usable update, "
+                f"{self.folder.name}, round {number}: {len(replies)} of {len(may)} sites sent a usable update, "
                 f"{needed} are needed (rounds.quorum); {self._events.path} says why each failed. What is done is kept: "
                 f"go on with fedscan run resume {self.folder.name}, in a simulation with --resume"
             )
@@ -157,10 +167,24 @@ class Run:
         state.replies |= {r.site: r.digest for r in replies if r.digest}
         self._events.append("folded", round=number, sites=[r.site for r in replies])
         if number % self.study.evaluation.every == 0 or number == self.study.rounds.number:
-            metric = self._validate(state, flat)
-            if metric is not None and metric > state.best_metric:
+            scores = self._validate(state, flat)
+            metric = sum(scores.values()) / len(scores) if scores else -1.0
+            if scores and metric > best_among(scores, state, read_events(self._events.path)):
                 state.best_metric, state.best_round = metric, number
         return flat
+
+    def _allowed(self, members: Mapping[str, Member]) -> dict[str, Member]:
+        """Those of `members` whose people let them train."""
+        return {name: m for name, m in members.items() if self._consent.trains(name)}
+
+    def _ask_again(self, number: int) -> None:
+        """Who may take part by now does so from this round on."""
+        found = self._again(sites, number) if (sites := self._consent.open()) else ()
+        for members in (self._train, self._test, self._validate_on) if found else ():
+            joined = {m.name: m for m in found if m.train or members is self._test}
+            ordered = sorted({**members, **joined}.items())
+            members.clear()
+            members.update(ordered)
 
     def _part_with_the_gone(self, number: int) -> None:
         for site in sorted(self._channel.gone({*self._train, *self._test, *self._validate_on})):
@@ -170,7 +194,7 @@ class Run:
 
     def _collect(self, number: int, state: State, flat: Flat) -> list[Reply]:
         """The updates of a round in roster order; asks all sites whose update is not in the spool yet."""
-        roster = tuple(self._train)
+        roster = tuple(self._allowed(self._train))
         closed = self._spool.closed(number)
         there = set()
         for reply in self._spool.replies(number, closed or roster):
@@ -191,7 +215,7 @@ class Run:
             return metrics
 
         ask = self._ask_of(
-            "train", number, {n: m for n, m in self._train.items() if n not in there}, roster, state, flat,
+            "train", number, {n: self._train[n] for n in roster if n not in there}, roster, state, flat,
             best=state.best_round, terms=self._strategy.terms(),
         )  # fmt: skip
         self._exchange(ask, {name: m.steps for name, m in self._train.items()}, take)
@@ -200,14 +224,14 @@ class Run:
     def _trained(self, number: int, site: str, metrics: Mapping[str, float]) -> None:
         self._events.append("trained", round=number, site=site, bytes=self._schema.nbytes, **metrics)
 
-    def _validate(self, state: State, flat: Flat) -> float | None:
-        """The mean validation Dice over the sites; None unless all that have validation cases could say.
+    def _validate(self, state: State, flat: Flat) -> dict[str, float] | None:
+        """The validation Dice of each site; None unless all that may and have validation cases could say.
 
         A mean over fewer sites is no measure: without its hardest site every round looks better.
         """
         scores = self._evaluate(flat, self._validate_on, state.round, "validation", state)
-        asked = sum(m.validation > 0 for m in self._validate_on.values())
-        return sum(scores) / asked if asked and len(scores) == asked else None
+        asked = [n for n, m in self._validate_on.items() if m.validation > 0 and self._consent.measures(n)]
+        return scores if asked and set(asked) == scores.keys() else None
 
     def _final_test(self, state: State) -> None:
         chosen = state.best_round or state.round
@@ -215,8 +239,8 @@ class Run:
 
     def _evaluate(
         self, flat: Flat, members: Mapping[str, Member], number: int, part: Part, state: State
-    ) -> list[float]:
-        """Mean Dice of each site that has cases in `part`, in roster order."""
+    ) -> dict[str, float]:
+        """Mean Dice of each site that may measure and has cases in `part`, in roster order."""
         scores: dict[str, float] = {}
 
         def take(site: str, reply: Received) -> Mapping[str, float]:
@@ -227,10 +251,10 @@ class Run:
             self._events.append("evaluated", round=number, part=part, site=site, **metrics)
             return metrics
 
-        having = {name: m for name, m in members.items() if getattr(m, part) > 0}
+        having = {n: m for n, m in members.items() if getattr(m, part) > 0 and self._consent.measures(n)}
         ask = self._ask_of("evaluate", number, having, tuple(having), state, flat, part=part)
         self._exchange(ask, {name: getattr(m, part) for name, m in having.items()}, take)
-        return [scores[name] for name in having if name in scores]
+        return {name: scores[name] for name in having if name in scores}
 
     def _ask_of(
         self,
@@ -266,6 +290,9 @@ class Run:
             self._late.discard(site)
             try:
                 seconds = take(site, self._channel.received(site, message))["seconds"]
+            except NotAllowedError as error:
+                self._consent.refused(site, error.reason, ask.round)
+                return
             except WireError as error:
                 self._events.append("failed", round=ask.round, site=site, why=str(error))
                 return

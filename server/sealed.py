@@ -20,6 +20,7 @@ from common.manifests import (
 from common.signing import read_signed
 from common.wire import Flat, Schema
 from server.channel import Ask, Received
+from server.consent import WORDS, NotAllowedError
 from server.enrolment.site_file import Enrolled
 from server.manifests import Manifests
 
@@ -99,6 +100,8 @@ class Sealed:
             raise WireError(f"the reply's signature is refused ({error.reason})") from None
         if header.audit is not None:
             self._heard(site, header.audit, header.manifest == self._asked.sha256())
+        if header.error in WORDS:
+            raise NotAllowedError(header.error)
         if header.error is not None:
             raise WireError(header.error)
         wanted = {wire.HEADER, wire.METRICS} | ({wire.ARRAYS} if header.payload is not None else set())

@@ -90,6 +90,10 @@ def facts(run: str, study: Study, state: State, events: Sequence[Event]) -> Row:
         "failures": [
             {k: e.get(k) for k in ("time", "round", "site", "why")} for e in events if e["event"] in ("failed", "audit")
         ],
+        "decisions": [
+            {k: e.get(k) for k in ("time", "during", "site", "code", "why")}
+            for e in events if e["event"] in ("refused", "agreed")
+        ],
         "model": _model(study, state, chosen),
     }  # fmt: skip
 

@@ -27,7 +27,8 @@ from server.manifests import Manifests
 from server.model import FOLDER
 from server.sealed import Sealed
 from server.service.delivery import Delivered, Delivery, read_delivery, write_delivery
-from server.service.deployed import kept_members, signed_study
+from server.service.deployed import signed_study
+from server.service.gathering import kept_members
 from server.service.queue import Queue
 
 log = logging.getLogger("fedscan.runs")

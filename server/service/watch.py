@@ -88,7 +88,7 @@ class Watched:
             site["failures"] += e["event"] == "failed"
             if _scored(e):
                 site["dice"] = e["dice"]
-            if i > since or e["event"] == "left":
+            if i > since or e["event"] in ("left", "refused"):
                 site["state"] = _word(e)
         for name in asked["sites"] if asked else ():
             found[name]["state"] = found[name]["state"] or DOING[asked["what"]] if asked else ""
@@ -152,6 +152,8 @@ def line(event: Event) -> str | None:
         "failed": lambda e: f"{e['site']} failed: {e['why']}",
         "audit": lambda e: f"{e['site']}: {e['why']}",
         "left": lambda e: f"{e['site']} takes part no more",
+        "refused": lambda e: f"{e['site']} takes no part: {e['why']}",
+        "agreed": lambda e: f"{e['site']} takes part from now on",
         "resumed": lambda e: f"goes on after round {e['after']}",
         "stopped": lambda e: f"{e['replies']} updates came, {e['needed']} are needed",
         "checkpoint": lambda e: f"counted; best so far is round {e['best_round']}",
@@ -184,6 +186,8 @@ def _word(event: Event) -> str:
         return f"failed: {event['why']}"
     if event["event"] == "trained":
         return f"trained, loss {event['loss']:.3f}"
+    if event["event"] == "refused":
+        return f"takes no part: {event['why']}"
     return {"joined": "joined", "evaluated": "evaluated", "left": "takes part no more"}.get(event["event"], "")
 
 

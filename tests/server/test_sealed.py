@@ -14,12 +14,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 
 from common import wire
-from common.errors import WireError
+from common.errors import APPROVAL_CODES, WireError
 from common.manifests import ReplyHeader, arrays_sha256, metrics_sha256, read_assignment, sign_reply, sign_study
 from common.signing import Kind, key_id, key_text, sign, sites_of
 from common.study import Study
 from common.wire import Schema
 from server.channel import Ask
+from server.consent import NotAllowedError
 from server.manifests import Manifests
 from server.sealed import Sealed
 
@@ -144,6 +145,17 @@ def test_errors_are_known_by_their_code(office: Office) -> None:
         office.read(REFUSED["an error"](office))
     with pytest.raises(WireError, match=r"^E_SIGNATURE$"):
         office.read(REFUSED["a refusal"](office))
+
+
+@pytest.mark.parametrize("code", APPROVAL_CODES)
+def test_only_a_sites_signed_word_says_that_its_people_do_not_let_it(office: Office, code: str) -> None:
+    with pytest.raises(NotAllowedError) as said:
+        office.read(office.reply(office.header(payload=None, metrics=None, error=code)))
+    assert said.value.reason == code
+    # The same from a link alone is a failure like any other: it can keep a site from answering, not sign it off.
+    with pytest.raises(WireError, match=f"^{code}$") as unsigned:
+        office.read(wire.error_reply(office.sent["oslo"], code))
+    assert not isinstance(unsigned.value, NotAllowedError)
 
 
 def test_a_revoked_site_is_gone_and_its_word_counts_no_more(office: Office) -> None:
