@@ -1,5 +1,6 @@
 """The task `pixels`: the values of some slices, written into an array file. For child processes (`worker`)."""
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -59,6 +60,16 @@ def pixels(into: str, offset: int, start: int, rows: int, columns: int, dtype: s
     finally:
         os.close(target)
     return {"padded": padded, "low": low if low < _highest(dtype) else None}
+
+
+def digest(path: str) -> dict[str, Any]:
+    """`digest`: SHA-256 of all that follows where the pixels begin, as it is stored. Raises as `parse.parse`."""
+    with parse.parse(Path(path)) as parsed:
+        parsed.stream.seek(parsed.start)
+        sha = hashlib.sha256()
+        while part := parsed.stream.read(2**20):
+            sha.update(part)
+    return {"digest": sha.hexdigest()}
 
 
 def padding_mark(dtype: str) -> float | int:

@@ -3,9 +3,10 @@
 import hashlib
 import shutil
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def scan(folder: Path, *, index: Path | None = None, unpacked: Path | None = Non
     roots = {folder.resolve(), *(listed.file.parent for listed in files[len(listing.files) :])}
     entries, refusals = _read(files, roots, index, workers, progress)
     found += _refused(refusals)
-    stacks, odd = stacks_of([entry for entry in entries if entry.header.kind == "image"])
+    stacks, odd = stacks_of(_compared([entry for entry in entries if entry.header.kind == "image"], workers))
     items = tuple(_item(entry) for entry in entries if entry.header.kind != "image")
     return Scan(tuple(stacks), items, tuple(found + odd))
 
@@ -133,6 +134,22 @@ def _headers(files: Sequence[Listed], workers: Workers) -> list[tuple[Listed, An
             return [(files[0], Refusal(reason="crashed").model_dump())]
     middle = len(files) // 2
     return _headers(files[:middle], workers) + _headers(files[middle:], workers)
+
+
+def _compared(images: Sequence[Entry], workers: Workers) -> list[Entry]:
+    """The images; where several files claim to be one instance, each with the digest of its pixels."""
+    claims = Counter(entry.header.instance for entry in images)
+
+    def compared(entry: Entry) -> Entry:
+        if claims[entry.header.instance] < 2:
+            return entry
+        try:
+            digest = workers.ask("digest", seconds=_SECONDS_ALONE, path=str(entry.file))["digest"]
+        except Unreadable:
+            digest = str(entry.file)  # Equal to no other: what cannot be compared is no copy.
+        return replace(entry, pixels=str(digest))
+
+    return [compared(entry) for entry in images]
 
 
 def _checked(record: Any) -> Header | Refusal:

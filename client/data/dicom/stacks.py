@@ -34,12 +34,14 @@ class Entry:
         size: Bytes.
         changed: Modification time in ns.
         header: Its record.
+        pixels: Digest of its pixels as they are stored, where another file claims to be the same instance.
     """
 
     file: Path
     size: int
     changed: int
     header: Header
+    pixels: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class _Series:
         kept: list[Entry] = []
         for entry in entries:
             other = first.setdefault(entry.header.instance, entry)
-            if other is entry or other.header.frames != entry.header.frames:
+            if other is entry or (other.header.frames, other.pixels) != (entry.header.frames, entry.pixels):
                 kept.append(entry)
             else:
                 copies += 1

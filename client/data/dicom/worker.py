@@ -21,6 +21,7 @@ from client.data.dicom.problems import REASONS, Unreadable
 TASKS = {
     "headers": "client.data.dicom.header:headers",
     "pixels": "client.data.dicom.pixels:pixels",
+    "digest": "client.data.dicom.pixels:digest",
     "unpack": "client.data.dicom.archive:unpack",
     "structures": "client.data.structures.file:structures",
     "write-seg": "client.data.writers.seg:write_seg",
