@@ -52,7 +52,10 @@ def list_models(home: Path, as_json: bool) -> bool:
     if not models:
         click.echo("no model has come home yet; one does when a run in which this site took part has ended")
     else:
-        table = Table("model", "came", "run", "hospitals", "test Dice", box=None, pad_edge=False)
+        table = Table(box=None, pad_edge=False)
+        table.add_column("model", no_wrap=True, overflow="ignore")
+        for title in ("came", "run", "hospitals", "test Dice"):
+            table.add_column(title, overflow="fold")
         for m in models:
             test = m.card.figures.test
             table.add_row(

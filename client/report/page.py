@@ -71,21 +71,19 @@ def in_short(facts: Facts) -> list[tuple[str, str]]:
     if facts.models:
         line, here = facts.models[0], facts.models[0].here
         overall = f" On your own {len(here.rows)} test cases its mean Dice is {dice(here.overall)}." if here else ""
-        said.append(
-            ("good", f"{_count(len(facts.models), 'model')} came home; the newest is {line.model.name}.{overall}")
-        )
+        came = f"{_count(len(facts.models), 'model')} came home; the newest is {line.model.name}."
+        said.append(("good", came + overall))
     else:
         said.append(("info", "No model has come home yet: one comes when a run in which you took part ends."))
     waiting = [s.name for s in facts.books.studies if s.state == "waiting"]
     if waiting:
+        verb = "waits" if len(waiting) == 1 else "wait"
         said.append(
-            ("open", f"{_count(len(waiting), 'study', 'studies')} waits for your decision: {', '.join(waiting)}.")
+            ("open", f"{_count(len(waiting), 'study', 'studies')} {verb} for a decision: {', '.join(waiting)}.")
         )
     if facts.books.runs:
         nbytes = size(sum(run.nbytes for run in facts.books.runs))
-        said.append(
-            ("info", f"{nbytes} left in all: weights of nets and means over cases, never a scan, mask or name.")
-        )
+        said.append(("info", f"{nbytes} left in all: weights of nets and means over cases; no scan, no mask, no name."))
     else:
         said.append(("info", "Nothing has left this site."))
     errors = {f.case for f in facts.findings if f.severity == "error"}
