@@ -10,7 +10,7 @@ from client.data.volume import Case, Finding
 
 # Cases with the label that make a range of their own.
 FEWEST = 10
-# Robust standard deviations of the log-volume; of 948 clean cases of three sets, 3 lie outside.
+# Robust standard deviations of the log-volume; of 948 clean cases of three sets one lies outside, and is odd indeed.
 FAR = 5.0
 # Never less than a factor of exp(5 × 0.08) = 1.5: sites with nearly equal volumes have no outliers within that.
 _LEAST_SPREAD = 0.08
