@@ -113,3 +113,11 @@ def export(
     from client.desk.export import run
 
     run(study, site, out, dates, characteristics, faces, inspected)
+
+
+@app.command()
+def findings() -> None:
+    """List all that the gate can find: how bad it is, what it means, what to do (as a Markdown table)."""
+    from client.data.gate.codes import page
+
+    typer.echo(page(), nl=False)

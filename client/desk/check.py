@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from client.data.gate.page import Checked, write_page
+from client.data.gate.privacy import check_privacy
 from client.data.gate.share import shared
 from client.data.prepare import prepare as make_ready
 from client.data.volume import Finding, SiteData
@@ -33,6 +34,7 @@ def check(study_file: Path, site_file: Path, html: Path | None, share: Path | No
     with progress_of(as_json) as progress:
         data = make_ready(study, site, cache=places(home).cache, home=places(home).runs, progress=progress,
                           insist=False)  # fmt: skip
+    data = replace(data, findings=(*data.findings, *check_privacy(data.found, site.data)))
     page = html or home / PAGE
     write_page(page, _checked(study, site, data))
     if share is not None:

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from client.data.dicom.kinds import Kind
-from client.data.dicom.problems import REASONS
 from client.data.gate.codes import CODES
 from client.data.secret import Secret, site_secret
 from client.data.volume import Finding
@@ -14,26 +12,8 @@ FORMAT = 1
 # Numbers of cases below this are withheld: of so few, single patients could be told.
 MINIMUM = 10
 SEVERITIES = ("error", "warning", "info")
-# Stands for a code that is not in `KNOWN`: its letters could be anything.
+# Stands for a code that is not in the table: its letters could be anything.
 OTHER = "other"
-
-# Every code that may be shown. A test compares it with what the gate, the readers and the layouts say.
-KNOWN = frozenset(
-    [
-        *CODES,
-        *(kind.value for kind in Kind if kind.value.startswith("dicom-")),
-        *(f"dicom-{reason}" for reason in REASONS),
-        *("dicom-copies", "dicom-same-instance", "dicom-split-by-number", "dicom-several-volumes"),
-        *("dicom-mixed-series", "dicom-no-position", "dicom-orientation", "dicom-duplicate-slice"),
-        *("dicom-missing-slice", "dicom-uneven-slices", "dicom-shifted-slices", "dicom-gantry-tilt"),
-        *("dicom-incomplete-volume", "dicom-spacing-tag", "dicom-no-thickness", "dicom-absurd-volume"),
-        *("dicom-link-outside", "dicom-archive", "dicom-folder", "dicom-several-labels", "dicom-channel"),
-        *("dicom-no-image", "held-out", "image-elsewhere", "patient-elsewhere"),
-        *("contour-gap", "contour-open", "contour-points", "contour-twice", "label-absent", "label-frame"),
-        *("label-hidden", "label-name", "label-outside", "label-overlap"),
-        *("label-place", "label-plane", "label-reference", "label-resampled"),
-    ]
-)  # fmt: skip
 
 
 def shared(home: Path, findings: Sequence[Finding], found: int, minimum: int = MINIMUM) -> dict[str, Any]:
@@ -84,7 +64,7 @@ def _told(code: str, severity: str, findings: Sequence[Finding], secret: Secret,
 def _kind(finding: Finding) -> tuple[str, str]:
     """Code and severity, both out of closed lists."""
     return (
-        finding.code if finding.code in KNOWN else OTHER,
+        finding.code if finding.code in CODES else OTHER,
         finding.severity if finding.severity in SEVERITIES else SEVERITIES[0],
     )
 

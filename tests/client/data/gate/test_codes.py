@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from client.data.gate.codes import CODES, finding, table
+from client.data.gate.codes import CODES, finding, page, table
 
 ROOT = Path(__file__).parents[4]
 
@@ -44,3 +44,7 @@ def test_the_table_is_complete_and_readable() -> None:
 def test_severities_stand_from_bad_to_good() -> None:
     order = [line.split("|")[2].strip() for line in table().splitlines()[2:]]
     assert order == sorted(order, key=["error", "warning", "info"].index)
+
+
+def test_the_published_list_is_the_codes() -> None:
+    assert (ROOT / "docs/findings.md").read_text(encoding="utf-8") == page()

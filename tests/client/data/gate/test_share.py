@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from client.data.dicom.kinds import Kind
+from client.data.dicom.problems import REASONS
 from client.data.export.case import REFUSALS
 from client.data.gate.codes import CODES
-from client.data.gate.share import KNOWN, MINIMUM, OTHER, made_up_name, shared
+from client.data.gate.share import MINIMUM, OTHER, made_up_name, shared
 from client.data.volume import Finding
 
 CLIENT = Path(__file__).parents[4] / "client"
@@ -65,9 +67,10 @@ def test_every_code_of_the_gate_the_readers_and_the_layouts_is_known() -> None:
                 if name in MAKERS and isinstance(first, ast.Constant) and isinstance(first.value, str):
                     used.add(first.value)
     assert len(used) > 40
-    assert {code for code in used if code != "error"} - KNOWN == set()
-    assert set(CODES) <= KNOWN
-    assert not {f"export-{reason}" for reason in REFUSALS} & KNOWN, "an export is the site's own affair"
+    assert {code for code in used if code != "error"} - CODES.keys() == set()
+    assert {kind.value for kind in Kind if kind.value.startswith("dicom-")} <= CODES.keys()
+    assert {f"dicom-{reason}" for reason in REASONS} <= CODES.keys()
+    assert not {f"export-{reason}" for reason in REFUSALS} & CODES.keys(), "an export is the site's own affair"
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -80,7 +83,7 @@ def test_fuzz_nothing_but_closed_words_numbers_and_hex_gets_out(tmp_path: Path, 
 
     findings = [
         Finding(
-            dice.choice([*sorted(KNOWN), anything()]), dice.choice(["error", "warning", "info", anything()]),
+            dice.choice([*sorted(CODES), anything()]), dice.choice(["error", "warning", "info", anything()]),
             dice.choice(["", anything(), f"CANARY{k % 37}"]), anything(), anything(),
         )
         for k in range(dice.randrange(400))
@@ -91,7 +94,7 @@ def test_fuzz_nothing_but_closed_words_numbers_and_hex_gets_out(tmp_path: Path, 
     assert set(told) == {"format", "version", "minimum", "found", "findings"}
     for entry in told["findings"]:
         assert set(entry) == {"code", "severity", "count", "cases"}
-        assert entry["code"] in KNOWN | {OTHER}
+        assert entry["code"] in {*CODES, OTHER}
         assert entry["severity"] in ("error", "warning", "info")
         assert entry["count"] is None or entry["count"] >= MINIMUM
         assert len(entry["cases"]) == (entry["count"] or 0)
