@@ -98,7 +98,7 @@ def _values(path: Path, length: int, changed: int, frames: Sequence[int], shape:
         codecs.check_readable(parsed.syntax)
         elements = elements_of(parsed.dataset)
         fields: Any = image_of(parsed, elements, marks=False)
-        header = Header.model_construct(modality=text(elements, 0x00080060), **fields)
+        header = Header.model_construct(modality=text(elements, 0x00080060), syntax=parsed.syntax, **fields)
         if header.problem:
             raise Unreadable("damaged", header.problem)
         if (header.rows, header.columns) != shape or header.samples != 1 or max(frames) >= len(header.frames):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from client.data.dicom.codecs import SYNTAXES
 from client.data.dicom.kinds import PROJECTIONS
 from client.data.dicom.records import Frame, Header
 
@@ -17,9 +18,11 @@ def fills_padding(header: Header) -> bool:
     """Whether padded pixels take the smallest real value of the volume.
 
     In CT and in projections they stand for places that were not recorded, and their value lies far outside the
-    others (-2000 in CT). In MR and PET the padding value is the background's own, which stays as it is.
+    others (-2000 in CT). In MR and PET the padding value is the background's own, which stays as it is; after lossy
+    compression the pixels around it have values beyond it, and nothing tells which are real.
     """
-    return header.padding is not None and (header.modality == "CT" or header.modality in PROJECTIONS)
+    meant = header.modality == "CT" or header.modality in PROJECTIONS
+    return header.padding is not None and meant and not SYNTAXES[header.syntax].lossy
 
 
 def inverted(header: Header) -> bool:

@@ -280,3 +280,15 @@ def test_segmentations_and_contours_are_listed_with_what_they_refer_to(tmp_path:
     assert item.referenced_series == (image.SeriesInstanceUID,)
     assert item.referenced_instances == (image.SOPInstanceUID,)
     assert item.frame_of_reference == image.FrameOfReferenceUID
+
+
+def test_one_instance_with_two_pictures_is_no_copy(tmp_path: Path) -> None:
+    sets = data_sets(ARRAY)
+    paths = write(sets, tmp_path)
+    (tmp_path / "copy").write_bytes(paths[2].read_bytes())
+    found = scan(tmp_path)
+    assert (len(found.stacks), codes(found)) == (1, {"dicom-copies"})
+    sets[2].PixelData = sets[3].PixelData
+    sets[2].save_as(tmp_path / "copy")
+    found = scan(tmp_path)
+    assert (found.stacks, codes(found)) == ((), {"dicom-same-instance", "dicom-duplicate-slice"})
