@@ -4,11 +4,13 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from client.data.bids import bids
-from client.data.dicom.scan import scan
+from client.data.dicom.objects import Scan
+from client.data.dicom.scan import Progress, scan
 from client.data.dicom_layout import dicom_cases
 from client.data.gate.codes import finding
 from client.data.layouts import folders, msd, nnunet
@@ -17,8 +19,9 @@ from client.data.volume import Case, Finding, Stack
 from client.site import SiteConfig
 from common.errors import DataError
 
-# In the site's folder: what the headers of its DICOM files say.
-INDEX = "dicom-index.json"
+# In the site's folder: what the headers of its DICOM files say, and what its archives of them hold.
+INDEX = "dicom-index.sqlite"
+UNPACKED = "unpacked"
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +56,8 @@ def find_cases(site: SiteConfig, channels: int, names: Sequence[str] = ()) -> li
     return list(look(site, channels, names).cases)
 
 
-def look(site: SiteConfig, channels: int, names: Sequence[str] = (), home: Path | None = None) -> Found:
+def look(site: SiteConfig, channels: int, names: Sequence[str] = (), home: Path | None = None,
+         progress: Progress | None = None) -> Found:  # fmt: skip
     """What lies at a site, in the layout that fits `site.data` or the one that the site names.
 
     Files are listed, not opened (of DICOM the headers are read): a case whose file is missing or damaged is found out
@@ -68,14 +72,16 @@ def look(site: SiteConfig, channels: int, names: Sequence[str] = (), home: Path 
             (`series`).
         channels: Number of image channels of the study, for layouts with one file per channel.
         names: The channels' names, by which a BIDS data set with several kinds of images, or DICOM, is read.
-        home: The site's own folder, where the headers of DICOM files are remembered; none remembers nothing.
+        home: The site's own folder, where the headers of DICOM files are remembered, and archives of them are
+            unpacked; none remembers nothing and leaves archives out.
+        progress: Called with (files done, files in all) while DICOM headers are read.
 
     Raises:
         DataError: There is nothing at `site.data`, or nothing that any layout knows; says what was looked for.
     """
     if not site.data.exists():
         raise DataError(f"{site.data}: no such folder or file. Correct `data` in the file of site {site.name}.")
-    found = _read(site, channels, names, home)
+    found = _read(site, channels, names, _scanner(home, progress))
     twice = [id_ for id_, times in Counter(case.id for case in found.cases).items() if times > 1]
     if twice:
         raise DataError(f"{site.data}: the case {twice[0]} exists twice. Rename one of the two.")
@@ -83,10 +89,15 @@ def look(site: SiteConfig, channels: int, names: Sequence[str] = (), home: Path 
     return found._replace(cases=tuple(sorted(found.cases, key=lambda case: case.id)))
 
 
-def _read(site: SiteConfig, channels: int, names: Sequence[str], home: Path | None) -> Found:
-    index = None if home is None else home / INDEX
+def _scanner(home: Path | None, progress: Progress | None) -> Callable[[Path], Scan]:
+    if home is None:
+        return partial(scan, progress=progress)
+    return partial(scan, index=home / INDEX, unpacked=home / UNPACKED, progress=progress)
+
+
+def _read(site: SiteConfig, channels: int, names: Sequence[str], headers: Callable[[Path], Scan]) -> Found:
     if table := _table(site):
-        cases, findings = _with_volumes(cases_in(table, site.where), index)
+        cases, findings = _with_volumes(cases_in(table, site.where), headers)
         return Found("table", tuple(cases), (*_left_out(table), *findings))
     if site.where:
         raise DataError(
@@ -97,7 +108,7 @@ def _read(site: SiteConfig, channels: int, names: Sequence[str], home: Path | No
         if listed := LAYOUTS[name][0](site.data, channels, names):
             return Found(name, tuple(listed))
     if site.layout in ("auto", "dicom"):
-        scanned = scan(site.data, index=index)
+        scanned = headers(site.data)
         if scanned.stacks:
             cases, findings = dicom_cases(scanned, site.series, names)
             return Found("dicom", tuple(cases), (*scanned.findings, *findings), scanned.stacks)
@@ -107,12 +118,12 @@ def _read(site: SiteConfig, channels: int, names: Sequence[str], home: Path | No
     raise DataError(f"{site.data}: no cases found. Looked for: {'; '.join(looked)}.")
 
 
-def _with_volumes(cases: Sequence[Case], index: Path | None) -> tuple[list[Case], list[Finding]]:
+def _with_volumes(cases: Sequence[Case], headers: Callable[[Path], Scan]) -> tuple[list[Case], list[Finding]]:
     """Folders of DICOM that a table names become the volumes in them; cases whose folder holds none are findings."""
     whole, findings = [], []
     for case in cases:
         folders = [image for image in case.images if isinstance(image, Path) and image.is_dir()]
-        volumes = {folder: scan(folder, index=index).stacks for folder in folders}
+        volumes = {folder: headers(folder).stacks for folder in folders}
         wrong = next((folder for folder, stacks in volumes.items() if len(stacks) != 1), None)
         if wrong is not None:
             what = f"{wrong}: holds {len(volumes[wrong])} DICOM volumes; the table wants one"

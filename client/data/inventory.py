@@ -1,7 +1,7 @@
 """What lies in a folder, counted: nothing is read but headers and label values, nothing is written."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from client.data.catalogue import look
+from client.data.dicom.scan import Progress
 from client.data.readers import read, suffix
 from client.data.structures import has_names, names_in
 from client.data.volume import Case, Finding, Stack
@@ -72,17 +73,18 @@ class Inventory:
     findings: tuple[Finding, ...]
 
 
-def inventory(folder: Path, progress: Callable[[int, int], None] | None = None) -> Inventory:
+def inventory(folder: Path, progress: Progress | None = None, listing: Progress | None = None) -> Inventory:
     """Look through `folder`.
 
     Args:
         folder: Or a table of cases.
         progress: Called with (cases done, cases in all) while sizes and labels are read.
+        listing: Called with (files done, files in all) before that, while DICOM headers are read.
 
     Raises:
         DataError: Nothing that fedscan knows is there.
     """
-    found = look(SiteConfig(name="here", data=folder), 1)
+    found = look(SiteConfig(name="here", data=folder), 1, progress=listing)
     values: Counter[str] = Counter()
     seen: dict[tuple[str, ...], list[_Seen]] = defaultdict(list)
     broken = 0

@@ -28,7 +28,8 @@ _WORKERS = 4
 
 
 def prepare(study: Study, site: SiteConfig, *, cache: Path, home: Path,
-            progress: Callable[[int, int], None] | None = None, insist: bool = True) -> SiteData:  # fmt: skip
+            progress: Callable[[int, int], None] | None = None, listing: Callable[[int, int], None] | None = None,
+            insist: bool = True) -> SiteData:  # fmt: skip
     """The usable cases of `site` for `study`, divided by patient.
 
     Cases that were prepared before, for the same plan, labels and file contents, are taken from `cache`.
@@ -40,6 +41,7 @@ def prepare(study: Study, site: SiteConfig, *, cache: Path, home: Path,
         home: The site's own folder: the split and the memory of files are kept there.
         progress: Called with (cases done, cases in all) in the caller's thread after each case, in whatever order
             they are done: 1, 2, … to all, taken from the cache or not.
+        listing: Called with (files done, files in all) before that, while DICOM headers are read.
         insist: Refuse a site that has nothing to train with, or a bad case where `data.bad_cases` is `refuse`.
 
     Raises:
@@ -47,7 +49,7 @@ def prepare(study: Study, site: SiteConfig, *, cache: Path, home: Path,
         StudyError: The site's label rules do not fit the study.
     """
     labels = site_labels(study, site)
-    found = look(site, len(study.data.channels), study.data.channels, home)
+    found = look(site, len(study.data.channels), study.data.channels, home, listing)
     wanted = [case for case in found.cases if case.id not in site.excluded]
     memory = Memory(home)
     work = partial(_case, study=study, labels=labels, cache=cache, memory=memory)

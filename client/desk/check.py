@@ -31,9 +31,7 @@ _USED_FOR: tuple[Part, ...] = ("train", "validation", "test")
 def check(study_file: Path, site_file: Path, html: Path | None, share: Path | None, as_json: bool) -> bool:
     """Read every case, show what is wrong, write the page; whether no case is left out."""
     study, site, home = opened(study_file, site_file)
-    with progress_of(as_json) as progress:
-        data = make_ready(study, site, cache=places(home).cache, home=places(home).runs, progress=progress,
-                          insist=False)  # fmt: skip
+    data = _prepared(study, site, home, as_json, insist=False)
     data = replace(data, findings=(*data.findings, *check_privacy(data.found, site.data)))
     page = html or home / PAGE
     write_page(page, _checked(study, site, data))
@@ -55,14 +53,22 @@ def prepare(study_file: Path, site_file: Path, as_json: bool) -> None:
     """Make every case ready; raises DataError when none can be used."""
     study, site, home = opened(study_file, site_file)
     started = time.monotonic()
-    with progress_of(as_json) as progress:
-        data = make_ready(study, site, cache=places(home).cache, home=places(home).runs, progress=progress)
+    data = _prepared(study, site, home, as_json, insist=True)
     if as_json:
         click.echo(json.dumps(_counts(data)))
         return
     for line in (*_usable(site, data), *_by_severity([f for f in data.findings if f.severity == "error"])):
         click.echo(line)
     click.echo(f"ready in {places(home).cache}, after {time.monotonic() - started:.0f} s")
+
+
+def _prepared(study: Study, site: SiteConfig, home: Path, quiet: bool, *, insist: bool) -> SiteData:
+    cache, runs = places(home)
+    with bars(quiet) as shown:
+        return make_ready(
+            study, site, cache=cache, home=runs, listing=shown.of("looking at files"),
+            progress=shown.of("reading cases"), insist=insist,
+        )  # fmt: skip
 
 
 def _checked(study: Study, site: SiteConfig, data: SiteData) -> Checked:
@@ -81,16 +87,29 @@ def opened(study_file: Path, site_file: Path) -> tuple[Study, SiteConfig, Path]:
     return load_study(study_file), site_of_file(site_file), site_file.resolve().parent
 
 
+class _Bars:
+    """Bars on standard error, each from when it is first moved."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+
+    def of(self, what: str) -> Callable[[int, int], None] | None:
+        """For (done, of) of `what`; none for scripts."""
+        if self._progress is None:
+            return None
+        shown, task = self._progress, self._progress.add_task(what, total=None, visible=False)
+        return lambda done, total: shown.update(task, completed=done, total=total, visible=True)
+
+
 @contextmanager
-def progress_of(quiet: bool, what: str = "reading cases") -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on standard error, for (done, of); none for scripts."""
+def bars(quiet: bool) -> Iterator[_Bars]:
+    """Progress for people; nothing for scripts."""
     if quiet:
-        yield None
+        yield _Bars(None)
         return
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield _Bars(progress)
 
 
 def _counts(data: SiteData) -> dict[str, object]:

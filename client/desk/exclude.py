@@ -8,7 +8,7 @@ import click
 from client.data.catalogue import look
 from client.exclusions import exclude as leave_out
 from client.exclusions import include as take_in
-from client.site import site_of_file
+from client.site import places, site_of_file
 from common.errors import DataError
 from common.registry import did_you_mean
 
@@ -16,7 +16,7 @@ from common.registry import did_you_mean
 def exclude(case: str, reason: str, file: Path) -> None:
     """Leave `case` of the site in `file` out; raises DataError when the site has no such case."""
     site = site_of_file(file)
-    known = [found.id for found in look(site, 1, (), file.parent).cases]
+    known = [found.id for found in look(site, 1, (), places(file.resolve().parent).runs).cases]
     if case not in known and case not in site.excluded:
         raise DataError(f"there is no case {case} in {site.data}.{did_you_mean(case, known)}")
     if not reason.strip():

@@ -7,7 +7,8 @@ import click
 from client.data.catalogue import look
 from client.data.export.policy import Dates, ExportOptions
 from client.data.export.run import export
-from client.desk.check import opened, progress_of
+from client.desk.check import bars, opened
+from client.site import places
 from common.codes import meaning_of, value_of
 
 
@@ -17,10 +18,11 @@ def run(study_file: Path, site_file: Path, out: Path, dates: Dates, characterist
     study, site, home = opened(study_file, site_file)
     options = ExportOptions(dates, characteristics, faces, inspected, study.data.labels,
                             {value_of(code): meaning_of(code) for code in study.data.codes.values()})  # fmt: skip
-    found = look(site, len(study.data.channels), study.data.channels, home)
-    cases = [case for case in found.cases if case.id not in site.excluded]
-    with progress_of(False, "writing copies") as progress:
-        record = export(cases, out, site, options, progress, home=home)
+    with bars(False) as shown:
+        files = shown.of("looking at files")
+        found = look(site, len(study.data.channels), study.data.channels, places(home).runs, files)
+        cases = [case for case in found.cases if case.id not in site.excluded]
+        record = export(cases, out, site, options, shown.of("writing copies"), home=home)
     click.echo(f"{record.cases} cases of {record.patients} patients, {len(record.files)} files: {out}")
     click.echo(f"{record.profile}; options {', '.join(record.options) or 'none'}; dates {record.dates}")
     for finding in record.findings:

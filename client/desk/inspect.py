@@ -12,15 +12,15 @@ from rich.table import Table
 from rich.text import Text
 
 from client.data.inventory import Group, Inventory, inventory
-from client.desk.check import progress_of
+from client.desk.check import bars
 
 _NAMES = 20  # label names shown
 
 
 def show(folder: Path, as_json: bool) -> None:
     """Print what lies in `folder`; raises DataError when there is nothing that fedscan knows."""
-    with progress_of(as_json, "looking at cases") as progress:
-        found = inventory(folder, progress)
+    with bars(as_json) as shown:
+        found = inventory(folder, shown.of("looking at cases"), shown.of("looking at files"))
     if as_json:
         click.echo(json.dumps(asdict(found), indent=1))
         return
