@@ -2,57 +2,22 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from scipy import ndimage
 
-from client.data.prepare import prepare
-from client.inference import segment
 from client.prediction.desk import predict
 from client.prediction.inputs import inputs_of
 from client.site import SiteConfig
-from client.training import channels_last
 from common import cli
-from common.bundle import write_bundle
 from common.errors import DataError, ModelError
-from common.figures import Figures
-from common.nets import build_net
-from common.study import Study
-from common.wire import Schema
-
-FIGURES = Figures(round=1, rounds=1, sites=1, cases=1)
-CPU = torch.device("cpu")
-CRF = {"name": "crf", "appearance": 0.2, "smoothness": 0.1}
-
-
-def study_of(**other: Any) -> Study:
-    """Everything at once: another voxel size, windows, mirror images, steps before and after the maximum."""
-    data: dict[str, Any] = {
-        "name": "s", "data": {"labels": ["a", "b"]}, "plan": {"spacing": [1.3, 1.1, 1.7], "patch": [8, 8, 8]},
-        "net": {"name": "unet", "width": 2, "levels": 2}, "training": {"steps": 1}, "rounds": {"number": 1},
-        "evaluation": {"mirror": True, "overlap": 0.5}, "postprocess": [CRF, "largest_component"],
-    }  # fmt: skip
-    return Study.model_validate({**data, **other})
-
-
-def model(folder: Path, study: Study) -> torch.nn.Module:
-    """A net that says each class somewhere: random weights, its classes made equally likely."""
-    torch.manual_seed(2)
-    net = build_net(study).eval()
-    with torch.no_grad():
-        weight, bias = list(net.parameters())[-2:]
-        weight *= 30
-        noise = ndimage.gaussian_filter(np.random.default_rng(9).normal(size=study.plan.patch), 1.5)
-        x = torch.from_numpy((noise / noise.std()).astype(np.float32))[None, None]
-        bias -= net(x).mean(dim=tuple(range(2, x.ndim)))[0]
-    write_bundle(folder, study, "run-1", Schema.of(study).pack(net.state_dict()), FIGURES)
-    return channels_last(net)
+from tests.client.predicting import judged, model, study_of
 
 
 def scans(folder: Path, orientation: str = "LPS") -> None:
@@ -71,12 +36,6 @@ def scans(folder: Path, orientation: str = "LPS") -> None:
         nib.save(nib.Nifti1Image(label, affine), folder / "labels" / f"{case}.nii.gz")
 
 
-def judged(study: Study, data: Path, folder: Path, net: torch.nn.Module) -> dict[str, np.ndarray]:
-    """The masks that the evaluation holds against the annotation, in RAS+ order, by case."""
-    found = prepare(study, SiteConfig(name="x", data=data, use="test"), cache=folder / "cache", home=folder / "home")
-    return {c.id: segment([net], c, study, CPU) for c in (*found.train, *found.validation, *found.test)}
-
-
 @pytest.mark.parametrize(
     ("orientation", "other"),
     [
@@ -89,7 +48,7 @@ def test_masks_are_those_of_the_evaluation(tmp_path: Path, orientation: str, oth
     study = study_of(**other)
     scans(tmp_path / "data", orientation)
     net = model(tmp_path / "model", study)
-    expected = judged(study, tmp_path / "data", tmp_path, net)
+    expected = judged(study, SiteConfig(name="x", data=tmp_path / "data"), tmp_path, net)
     images = tmp_path / "data" / "images"
     assert predict(str(tmp_path / "model"), [images], tmp_path / "out", "cpu", tmp_path, as_json=False)
     assert sorted(expected) == ["p1", "p2"]
@@ -129,7 +88,7 @@ def test_pictures_give_pictures(tmp_path: Path) -> None:
     for case in ("x1", "x2"):
         Image.fromarray(random.integers(0, 255, (20, 28), np.uint8)).save(tmp_path / "data" / "images" / f"{case}.png")
         Image.fromarray(np.eye(20, 28, dtype=np.uint8)).save(tmp_path / "data" / "labels" / f"{case}.png")
-    expected = judged(study, tmp_path / "data", tmp_path, net)
+    expected = judged(study, SiteConfig(name="x", data=tmp_path / "data"), tmp_path, net)
     assert predict(str(tmp_path / "model"), [tmp_path / "data" / "images"], tmp_path / "out", "cpu", tmp_path, False)
     for case, mask in expected.items():
         assert (np.asarray(Image.open(tmp_path / "out" / f"{case}.png")) == mask).all()
@@ -179,3 +138,23 @@ def test_what_cannot_be_used_is_said(tmp_path: Path) -> None:
         inputs_of([tmp_path / "empty"], study_of(), {})
     with pytest.raises(ModelError, match=r"no model 'nothing' here. .*none"):
         predict("nothing", [tmp_path], tmp_path / "out", "cpu", tmp_path, False)
+
+
+@pytest.mark.data
+def test_real_scans_get_the_masks_of_the_evaluation(tmp_path: Path, fedscan_data: Path) -> None:
+    """Decathlon hippocampus: byte and float images as they were published."""
+    source = fedscan_data / "hippocampus-mr-3d"
+    for name in ("images", "labels"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for group in ("group-byte", "group-large"):
+            for file in sorted((source / group / name).glob("*.nii.gz"))[:2]:
+                shutil.copyfile(file, tmp_path / "data" / name / file.name)
+    study = study_of(plan={"spacing": [1, 1, 1], "patch": [24, 24, 24]})
+    net = model(tmp_path / "model", study)
+    expected = judged(study, SiteConfig(name="x", data=tmp_path / "data"), tmp_path, net)
+    assert len(expected) == 4
+    assert predict(str(tmp_path / "model"), [tmp_path / "data" / "images"], tmp_path / "out", "cpu", tmp_path, False)
+    for case, mask in expected.items():
+        found = nib.load(tmp_path / "out" / f"{case}.nii.gz")
+        assert (np.asarray(nib.as_closest_canonical(found).dataobj) == mask).all()
+        assert len(np.unique(mask)) > 1
