@@ -39,13 +39,13 @@ class Workshop:
 
     Args:
         home: The site's folder.
-        report: Called with (done, of) as the work goes on; what it raises ends the work.
-        stopping: Whether the work is about to be stopped.
+        tell: Called with (done, of) as the work goes on.
+        stopping: Whether the work is to be stopped.
     """
 
-    def __init__(self, home: Path, report: Callable[[int, int], None], stopping: Callable[[], bool]) -> None:
+    def __init__(self, home: Path, tell: Callable[[int, int], None], stopping: Callable[[], bool]) -> None:
         self._home = home
-        self._report = report
+        self._tell = tell
         self._stopping = stopping
         self._site: OpenSite | None = None
         self._opened: tuple[str, SiteConfig] | None = None
@@ -97,8 +97,12 @@ class Workshop:
         self._site = self._opened = None
         gc.collect()
         device = pick_device(offer.config.device)
+        limits = offer.config.limits
         if device.type == "cuda":
             torch.cuda.empty_cache()
+            torch.cuda.set_per_process_memory_fraction(limits.gpu_memory, device)
+        if limits.threads is not None:
+            torch.set_num_threads(limits.threads)
         config = offer.config.model_copy(update={"name": offer.credentials.site})
         folder, cache = self._home / "trainer" / "runs", self._home / "cache"
         site = OpenSite(
@@ -115,5 +119,17 @@ class Workshop:
     def _begin(self, key: str, count: int) -> Progress:
         progress = Midround(self.midround, key, self._stopping)
         self._report(progress.done, count)
-        self._open().on_step = lambda: self._report(progress.done, count)
+        self._open().on_step = lambda: self._report(progress.done, count, progress.stop)
         return progress
+
+    def _report(self, done: int, of: int, stop: bool | None = None) -> None:
+        """Tell how far the work is, and end it where it shall stop.
+
+        Args:
+            done: Steps or cases.
+            of: How many there are.
+            stop: Whether it shall, where that was asked already: what was not written down then must not end now.
+        """
+        self._tell(done, of)
+        if self._stopping() if stop is None else stop:
+            raise StopWork
