@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from client.data.gate.site import folded
 from client.device import pick_device
 from client.work.results import read_results
 from common.nets.describe import net_size
@@ -162,6 +163,6 @@ def _sites(simulation: Simulation) -> list[Row]:
             "name": site.config.name, "use": site.config.use, "train": len(data.train),
             "validation": len(data.validation), "test": len(data.test), "patients": len({c.patient for c in cases}),
             "findings": [{"code": f.code, "severity": f.severity, "case": f.case, "what": f.what, "remedy": f.remedy}
-                         for f in data.findings],
+                         for f in folded(data.findings, len(data.found))],
         })  # fmt: skip
     return rows

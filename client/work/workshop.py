@@ -16,7 +16,7 @@ from client.data.prepare import prepare
 from client.device import pick_device
 from client.gates import change_norm
 from client.handover.mailbox import Arrays
-from client.site import SiteConfig
+from client.site import SiteConfig, places
 from client.training import Progress
 from client.work.homecoming import bring_home
 from client.work.midround import Midround
@@ -104,7 +104,7 @@ class Workshop:
         if limits.threads is not None:
             torch.set_num_threads(limits.threads)
         config = offer.config.model_copy(update={"name": offer.credentials.site})
-        folder, cache = self._home / "trainer" / "runs", self._home / "cache"
+        cache, folder = places(self._home)
         site = OpenSite(
             config, folder, lambda study: prepare(study, config, cache=cache, home=folder, progress=self._report),
             Workplace(device), policy=config.policy,
