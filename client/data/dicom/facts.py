@@ -72,6 +72,8 @@ def facts_of(dataset: Dataset, elements: Elements) -> dict[str, str | float]:
             continue  # What decides over the voxels is read again, and there an error counts.
         if values:
             facts[name] = values[0]
+    if side := text(elements, 0x00200062):
+        facts["laterality"] = side[:64]  # Of the picture: mammography says it here.
     if parts := texts(elements, 0x00080008):
         facts["image_type"] = "\\".join(parts)[:128]
     for name, tag in _DECODED.items():

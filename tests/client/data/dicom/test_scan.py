@@ -21,6 +21,7 @@ from client.data.dicom.objects import Scan
 from client.data.dicom.reading import read_stack
 from client.data.dicom.scan import scan
 from client.data.dicom.workers import Workers
+from client.data.volume import FACTS
 from common.errors import DataError
 from tests.client.data.dicom.series import data_sets, smooth, write
 
@@ -292,3 +293,14 @@ def test_one_instance_with_two_pictures_is_no_copy(tmp_path: Path) -> None:
     sets[2].save_as(tmp_path / "copy")
     found = scan(tmp_path)
     assert (found.stacks, codes(found)) == ((), {"dicom-same-instance", "dicom-duplicate-slice"})
+
+
+def test_facts_are_those_that_are_listed(tmp_path: Path) -> None:
+    spoilt(tmp_path, Laterality="L", ImageLaterality="R", BurnedInAnnotation="NO", WindowCenter=40, KVP=120)
+    (stack,) = scan(tmp_path).stacks
+    assert set(stack.facts) <= set(FACTS)
+    assert stack.facts["laterality"] == "R"
+    assert (stack.facts["burned_in"], stack.facts["window_centre"], stack.facts["kvp"]) == ("NO", 40, 120)
+    assert stack.facts["identifying"] == "PatientName PatientID"
+    assert "Canary" not in str(stack)
+    assert "canary" not in str(stack.facts) + stack.patient
