@@ -16,8 +16,9 @@ from client.data.dicom.workers import Workers, shared_workers
 from client.data.volume import Stack, Volume
 from common.errors import DataError
 
-# Seconds for one share of the slices; JPEG 2000 needs about 0.1 s per megapixel, Python's RLE about 1 s.
-_SECONDS = 120.0
+# Seconds that a share of the slices may take: in all, per file (a slow network drive), and per megapixel, of which JPEG
+# 2000 needs about 0.1 and Python's RLE about 1. A damaged stream can keep CharLS busy for long over a few kilobytes.
+_SECONDS, _PER_FILE, _PER_MEGAPIXEL = 4.0, 0.5, 20.0
 
 
 def read_stack(stack: Stack, workers: Workers | None = None) -> Volume:
@@ -91,9 +92,11 @@ def _fill(stack: Stack, workers: Workers, into: Path, offset: int, rows: int, co
     share = max(1, min(limits.SLAB // (8 * rows * columns), -(-len(slices) // (2 * workers.number))))
 
     def ask(start: int) -> dict[str, Any]:
+        part = slices[start : start + share]
+        seconds = _SECONDS + _PER_FILE * len(part) + _PER_MEGAPIXEL * len(part) * rows * columns / 1e6
         return workers.ask(
-            "pixels", seconds=_SECONDS, into=str(into), offset=offset, start=start, rows=rows, columns=columns,
-            dtype=stack.dtype, slices=slices[start : start + share],
+            "pixels", seconds=seconds, into=str(into), offset=offset, start=start, rows=rows, columns=columns,
+            dtype=stack.dtype, slices=part,
         )  # fmt: skip
 
     with ThreadPoolExecutor(workers.number) as pool:

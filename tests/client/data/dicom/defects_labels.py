@@ -12,7 +12,8 @@ from pydicom import Dataset, dcmread
 from pydicom.sequence import Sequence
 
 from simulations.dicom_labels import CODES, write_rtstruct, write_seg
-from simulations.dicom_series import uid
+from simulations.dicom_series import Acquisition, uid, write_series
+from tests.client.data.dicom.good import PATIENT
 
 ORGANS = ("liver", "kidneys")
 Masks = dict[str, NDArray[np.bool_]]
@@ -36,6 +37,21 @@ class Drawn:
     def masks(self) -> Masks:
         """By organ, axes as `label`."""
         return {organ: self.label == i + 1 for i, organ in enumerate(ORGANS)}
+
+
+def draw(folder: Path) -> Drawn:
+    """Two organs with holes and ragged edges in a CT-like series, whose files `folder` gets."""
+    rng = np.random.default_rng(5)
+    label = np.zeros((40, 44, 9), np.uint8)
+    label[6:18, 8:25, 1:7] = 1
+    label[9:13, 12:15, 3:5] = 0
+    label[22:27, 10:20, 2:8] = 2
+    label[8:26, 8:25][rng.random((18, 17, 9)) < 0.02] = 0
+    affine = np.diag([-1.5, -1.25, 3, 1])
+    affine[:3, 3] = 30, 25, -12
+    voxels = rng.integers(-900, 1500, label.shape).astype(np.int16)
+    sets = write_series(voxels, affine, folder / "series", PATIENT, Acquisition("CT", offset=1024))
+    return Drawn(sets, affine, label)
 
 
 Spoil = Callable[[Drawn, Path], Masks | None]

@@ -168,7 +168,10 @@ def outcome(folder: Path, unpacked: Path) -> Outcome:
 
 
 def reasons(error: DataError) -> list[str]:
-    """Why a volume cannot be read, as a finding's code: the words are those of REASONS."""
+    """Why something cannot be read, as a finding's code: the words are those of REASONS."""
+    note = getattr(error, "note", None)
+    if note:
+        return [str(note.code)]
     return [f"dicom-{reason}" for reason, words in REASONS.items() if words in str(error)] or [str(error)]
 
 

@@ -13,27 +13,15 @@ from client.data.dicom.scan import scan
 from client.data.readers import read
 from client.data.structures import open_structures
 from common.errors import DataError
-from simulations.dicom_series import Acquisition, write_series
-from tests.client.data.dicom.defects_labels import LABEL_DEFECTS, ORGANS, Drawn, Masks
-from tests.client.data.dicom.good import NAME, PATIENT
+from tests.client.data.dicom.defects_labels import LABEL_DEFECTS, ORGANS, Drawn, Masks, draw
+from tests.client.data.dicom.good import NAME, PATIENT, reasons
 
 _NAMES = {"liver": ("Liver", "LIVER"), "kidneys": ("Kidneys", "Kidneys both")}
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Drawn:
-    rng = np.random.default_rng(5)
-    label = np.zeros((40, 44, 9), np.uint8)
-    label[6:18, 8:25, 1:7] = 1
-    label[9:13, 12:15, 3:5] = 0
-    label[22:27, 10:20, 2:8] = 2
-    label[8:26, 8:25][rng.random((18, 17, 9)) < 0.02] = 0
-    affine = np.diag([-1.5, -1.25, 3, 1])
-    affine[:3, 3] = 30, 25, -12
-    voxels = rng.integers(-900, 1500, label.shape).astype(np.int16)
-    folder = tmp_path_factory.mktemp("drawn")
-    sets = write_series(voxels, affine, folder / "series", PATIENT, Acquisition("CT", offset=1024))
-    return Drawn(sets, affine, label)
+    return draw(tmp_path_factory.mktemp("drawn"))
 
 
 @pytest.mark.parametrize("name", sorted(LABEL_DEFECTS))
@@ -55,8 +43,7 @@ def test_label(name: str, drawn: Drawn, tmp_path: Path) -> None:
             codes.add(note.code)
             words += f"{note.what} {note.remedy}\n"
     except DataError as error:
-        note = getattr(error, "note", None)
-        codes.add(note.code if note else str(getattr(error, "reason", error)))
+        codes |= {code.removeprefix("dicom-") for code in reasons(error)}
         words += str(error)
     for secret in (PATIENT, NAME, "2.25.", "Traceback"):
         assert secret not in words
