@@ -65,15 +65,15 @@ class Consent:
         """A site said in round `during` (0: before the first) why it does not take part; raises StorageError."""
         if self._reasons.get(site) == reason:
             return
-        self._keep({**self._reasons, site: reason})
-        # Not `round`: what was said stands, also where a crash undoes the round.
+        # Not `round`: what was said stands, also where a crash undoes the round. First: rather told twice than never.
         self._events.append("refused", during=during, site=site, code=reason, why=WORDS[reason])
+        self._keep({**self._reasons, site: reason})
 
     def agreed(self, site: str, during: int) -> None:
         """A site takes part; raises StorageError."""
         if site in self._reasons:
-            self._keep({name: reason for name, reason in self._reasons.items() if name != site})
             self._events.append("agreed", during=during, site=site)
+            self._keep({name: reason for name, reason in self._reasons.items() if name != site})
 
     def reason(self, site: str) -> str | None:
         """Why a site does not take part; none when it does."""

@@ -1,18 +1,19 @@
 """How a round's validation compares with the best one so far, where sites come and go."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from pathlib import Path
 
 from server.checkpoint import State
-from server.events import Event
+from server.events import read_events
 
 
-def best_among(scores: Mapping[str, float], state: State, events: Sequence[Event]) -> float:
+def best_among(scores: Mapping[str, float], state: State, path: Path) -> float:
     """The best metric so far, as a mean over the sites of `scores`: who came or left makes no round better.
 
     Args:
         scores: Validation Dice by site, of the round that is to be compared.
         state: With the best round and its metric.
-        events: The run's, those that stand.
+        path: The run's events.
 
     Returns:
         The mean; −1, below every metric, where one of the sites did not measure the best round.
@@ -21,7 +22,7 @@ def best_among(scores: Mapping[str, float], state: State, events: Sequence[Event
         return state.best_metric
     then = {
         e["site"]: e["dice"]
-        for e in events
+        for e in read_events(path)
         if e["event"] == "evaluated" and e["part"] == "validation" and e["round"] == state.best_round
         and e["num-examples"] > 0
     }  # fmt: skip

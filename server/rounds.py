@@ -169,7 +169,7 @@ class Run:
         if number % self.study.evaluation.every == 0 or number == self.study.rounds.number:
             scores = self._validate(state, flat)
             metric = sum(scores.values()) / len(scores) if scores else -1.0
-            if scores and metric > best_among(scores, state, read_events(self._events.path)):
+            if scores and metric > best_among(scores, state, self._events.path):
                 state.best_metric, state.best_round = metric, number
         return flat
 

@@ -44,7 +44,7 @@ def start(home: Path, foreground: bool, form: Form) -> None:
     click.echo(f"{status.site} runs in the background (process {status.running})")
     _show(status)
     click.echo(f"  its log: {home / LOG}")
-    click.echo("Nothing else to do: the coordinator sends work when a study runs that site.yaml accepts.")
+    click.echo("A study that the coordinator starts waits here until you approve it: fedscan site study list")
     click.echo(
         "  look: fedscan site status    end: fedscan site stop    after a restart of the machine: start it again"
     )

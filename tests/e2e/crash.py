@@ -29,12 +29,12 @@ from pathlib import Path
 from typing import Any
 
 NEEDED = (
-    "client.app", "client.cli", "client.data.prepare", "client.desk.enrol", "client.desk.service", "client.link",
-    "client.node", "client.trainer", "common.cli", "common.study_check", "common.study_cli", "server.cli",
-    "server.enrolment.desk",
-    "server.enrolment.signing_desk", "server.report.run", "server.run_cli", "server.service.control_service",
-    "server.service.coordinator", "server.service.deployed", "server.service.run_desk", "server.service.start",
-    "server.service.worker", "server.study_sign",
+    "client.app", "client.cli", "client.data.prepare", "client.desk.enrol", "client.desk.service",
+    "client.desk.studies", "client.link", "client.node", "client.trainer", "common.cli", "common.study_check",
+    "common.study_cli", "server.cli", "server.enrolment.desk", "server.enrolment.signing_desk", "server.report.run",
+    "server.run_cli", "server.service.control_service", "server.service.coordinator", "server.service.deployed",
+    "server.service.gathering", "server.service.run_desk", "server.service.start", "server.service.worker",
+    "server.study_sign",
 )  # fmt: skip
 
 

@@ -23,8 +23,8 @@ STEP = "client.training:rate_at"
 POINTS: dict[str, dict[str, tuple[str, Trouble]]] = {
     "server": {
         "before the first question": (SERVER, Trouble("server.manifests:write_whole")),
-        "while sites join": (SERVER, Trouble("server.service.deployed:member", 2)),
-        "before the members are noted": (SERVER, Trouble("server.service.deployed:write_whole")),
+        "while sites join": (SERVER, Trouble("server.service.gathering:member", 2)),
+        "before the members are noted": (SERVER, Trouble("server.service.gathering:write_whole")),
         "while the first weights are written": (SERVER, Trouble("server.checkpoint:save_file", 1, "torn")),
         "before a manifest is noted": (SERVER, Trouble("server.manifests:write_whole", 2)),
         "during download": (SERVER, Trouble("server.link:object_answer", 12)),

@@ -156,8 +156,10 @@ def measured(number: int, **dice: float) -> list[dict[str, Any]]:
         ({"a": 0.0, "d": 0.0}, -1.0),  # a newcomer did not measure it
     ],
 )
-def test_who_comes_or_leaves_makes_no_round_better(scores: dict[str, float], best: float) -> None:
+def test_who_comes_or_leaves_makes_no_round_better(tmp_path: Path, scores: dict[str, float], best: float) -> None:
     state = State("0" * 64, round=5, best_round=3, best_metric=0.6)
-    events = [*measured(2, a=0.1, b=0.1, c=0.1, d=0.1), *measured(3, a=0.8, b=0.7, c=0.3)]
-    assert best_among(scores, state, events) == pytest.approx(best)
-    assert best_among(scores, State("0" * 64), events) == -1.0
+    events = Events(tmp_path / "events.jsonl")
+    for event in (*measured(2, a=0.1, b=0.1, c=0.1, d=0.1), *measured(3, a=0.8, b=0.7, c=0.3)):
+        events.append(event.pop("event"), **event)
+    assert best_among(scores, state, events.path) == pytest.approx(best)
+    assert best_among(scores, State("0" * 64), events.path) == -1.0
