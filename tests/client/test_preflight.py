@@ -265,7 +265,8 @@ def test_the_guide_lists_what_leaves_and_nothing_else(federation: Federation) ->
     guide = (Path(__file__).parents[2] / "docs" / "hospital.md").read_text(encoding="utf-8")
     section = guide.partition("## What leaves the building")[2].partition("\n## ")[0]
     study = Study.model_validate({**STUDY, "data": {"labels": ["label"]}})
-    metrics = wire.JOIN_METRIC_KEYS | wire.train_metric_keys() | wire.evaluate_metric_keys(study)
+    metrics = wire.JOIN_METRIC_KEYS | wire.train_metric_keys(study) | wire.evaluate_metric_keys(study)
+    metrics |= wire.RESULT_METRIC_KEYS
     fleet = Fleet(federation.site)
     headers = set(fleet._headers(fleet._now())) - {"Content-Type", "Accept"}
     leaves = {key.replace(".label", ".LABEL") for key in metrics} | headers | set(ReplyHeader.model_fields)
