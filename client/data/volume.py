@@ -66,7 +66,7 @@ class Stack:
         name: What tells this volume from the others of its series ("b=50", "t=3", "echo=2"); empty if it is alone.
         facts: What the header says of itself, by the keys of `FACTS`.
         sizes: Size in bytes and modification time in ns of each slice's file, when its header was read.
-        dtype: Of the voxels: int16 or int32 where slopes and intercepts are whole, else float32.
+        dtype: That holds all voxels: int16 or int32 where slopes and intercepts are whole, else float32.
     """
 
     files: tuple[Path, ...]

@@ -18,7 +18,7 @@ from client.data.dicom.elements import elements_of, text
 from client.data.dicom.header import image_of
 from client.data.dicom.problems import Unreadable
 from client.data.dicom.records import Frame, Header
-from client.data.dicom.values import fills_padding, inverted, stored_range
+from client.data.dicom.values import dtype_of, fills_padding, inverted, stored_range
 
 Array = NDArray[Any]
 
@@ -40,7 +40,8 @@ def pixels(into: str, offset: int, start: int, rows: int, columns: int, dtype: s
         `padded`: how many pixels are padding; they hold the mark of `padding_mark`. `low`: the smallest real value.
 
     Raises:
-        Unreadable: A file has changed, does not hold what its header says, or cannot be decoded.
+        Unreadable: A file has changed, does not hold what its header says, or cannot be decoded; "narrow" if a value
+            does not fit into `dtype`.
     """
     target = os.open(into, os.O_WRONLY)
     padded, low = 0, np.inf
@@ -164,6 +165,13 @@ def _masked(array: Array, header: Header, high: int) -> Array:
     return masked
 
 
+def _check_fits(stored: Array, frame: Frame) -> None:
+    """Raise if a value leaves int16 or is the mark of padding, though the stored type would allow it."""
+    ends = [int(end) * frame.slope + frame.intercept for end in (stored.min(), stored.max())]
+    if not -(2**15) < min(ends) <= max(ends) < 2**15:
+        raise Unreadable("narrow")
+
+
 def _padding(header: Header, stored: Array) -> Array:
     low, high = header.padding or (0, 0)
     mask: Array = (stored == low) if low == high else (stored >= low) & (stored <= high)
@@ -177,6 +185,8 @@ def _rescaled(stored: Array, header: Header, frame: Frame, dataset: Dataset, dty
     if dtype == "float32":
         with np.errstate(over="ignore"):
             return (stored.astype(np.float64) * frame.slope + frame.intercept).astype(np.float32)
+    if dtype == "int16" and dtype_of([(header, frame)]) != "int16":
+        _check_fits(stored, frame)
     values = stored.astype(dtype)
     if frame.slope != 1:
         values *= int(frame.slope)

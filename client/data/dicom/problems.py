@@ -13,6 +13,7 @@ REASONS = {
     "crashed": "crashed its decoder",
     "changed": "has changed since it was listed",
     "unsupported": "of a kind that cannot be read",
+    "narrow": "holds values beyond the type that was tried",
     "header": "has a header that cannot be right",
 }
 

@@ -67,25 +67,36 @@ def is_dicom(path: Path) -> bool:
 
 
 def _array(stack: Stack, workers: Workers) -> NDArray[np.generic]:
-    """`(slices, rows, columns)` of the type that the stack names."""
+    """`(slices, rows, columns)` of the type that the stack names, or of int16 where a CT's values fit, as most do."""
+    if stack.modality == "CT" and stack.dtype == "int32":
+        try:
+            return _array_of(stack, "int16", workers)
+        except Unreadable as error:
+            if error.reason != "narrow":
+                raise
+    return _array_of(stack, stack.dtype, workers)
+
+
+def _array_of(stack: Stack, dtype: str, workers: Workers) -> NDArray[np.generic]:
     rows, columns = (stack.shape[1], stack.shape[0]) if len(stack.shape) == 3 else stack.shape
     shape = (len(stack.files), rows, columns)
     if int(np.prod(shape, dtype=np.float64)) > limits.VOXELS:
         raise Unreadable("too-large", " x ".join(map(str, shape)))
     with tempfile.TemporaryDirectory(prefix="fedscan-") as scratch:
         into = Path(scratch) / "voxels.npy"
-        array = np.lib.format.open_memmap(into, mode="w+", dtype=np.dtype(stack.dtype), shape=shape)
-        answers = _fill(stack, workers, into, int(array.offset), rows, columns)
+        array = np.lib.format.open_memmap(into, mode="w+", dtype=np.dtype(dtype), shape=shape)
+        answers = _fill(stack, dtype, workers, into, int(array.offset), rows, columns)
     padded = sum(int(answer["padded"]) for answer in answers)
     if padded:
         lows = [float(answer["low"]) for answer in answers if answer["low"] is not None]
-        low = np.dtype(stack.dtype).type(min(lows) if lows else 0)
+        low = np.dtype(dtype).type(min(lows) if lows else 0)
         for one in array:
             np.fmax(one, low, out=one)  # The mark is NaN, or smaller than all that a slice can hold.
     return array.view(np.ndarray)
 
 
-def _fill(stack: Stack, workers: Workers, into: Path, offset: int, rows: int, columns: int) -> list[dict[str, Any]]:
+def _fill(stack: Stack, dtype: str, workers: Workers, into: Path, offset: int, rows: int,
+          columns: int) -> list[dict[str, Any]]:  # fmt: skip
     slices = [
         [str(file), frame, *size] for file, frame, size in zip(stack.files, stack.frames, stack.sizes, strict=True)
     ]
@@ -96,7 +107,7 @@ def _fill(stack: Stack, workers: Workers, into: Path, offset: int, rows: int, co
         seconds = _SECONDS + _PER_FILE * len(part) + _PER_MEGAPIXEL * len(part) * rows * columns / 1e6
         return workers.ask(
             "pixels", seconds=seconds, into=str(into), offset=offset, start=start, rows=rows, columns=columns,
-            dtype=stack.dtype, slices=part,
+            dtype=dtype, slices=part,
         )  # fmt: skip
 
     with ThreadPoolExecutor(workers.number) as pool:

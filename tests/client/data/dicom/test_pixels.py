@@ -199,3 +199,17 @@ def test_a_folder_with_two_volumes_is_not_guessed(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match="no DICOM volume"):
         read(tmp_path / "none")
+
+
+@pytest.mark.parametrize(("top", "kind"), [(3000, np.int16), (32767, np.int16), (-32000, np.int32)])
+def test_ct_is_kept_in_16_bits_where_it_fits(tmp_path: Path, top: int, kind: type) -> None:
+    array = smooth((4, 9, 8))
+    array[3, 4, 4] = top
+
+    def change(number: int, data: Dataset) -> None:
+        data.RescaleIntercept = -1024
+
+    write(data_sets(array, change=change), tmp_path)
+    values = values_of(tmp_path)
+    assert values.dtype == kind
+    assert np.array_equal(values, array.astype(int) - 1024)
