@@ -21,6 +21,7 @@ from server.model import FOLDER, write_model
 from server.report import charts
 from server.report.html import templates
 from server.report.rounds import cost, curve
+from server.service.delivery import read_delivery
 
 FORMAT = 1
 METHOD = "run"  # the one method of the page's charts
@@ -54,6 +55,7 @@ def write_run_report(folder: Path, study: Study, status: str, why: str | None = 
     found = facts(folder.name, study, state, events) | {"status": status, "why": why}
     made = write_model(folder, study, state, checkpoints, events)
     found["model"] |= {"hash": made.model, "name": name_of(study, made.model)}
+    found["delivery"] = _delivery(folder)
     _write_text(folder / NUMBERS, _json(found))
     write_whole(folder / ROUNDS, lambda part: _write_rounds(part, study, events))
     _write_text(folder / PAGE, render(found))
@@ -111,6 +113,16 @@ def render(found: Mapping[str, Any]) -> str:
             tone={"finished": "better", "failed": "worse"}.get(found["status"], "open"),
         )
     )
+
+
+def _delivery(folder: Path) -> Row:
+    """Which sites said that the result has arrived, and when; why others have not, where that is known."""
+    delivery = read_delivery(folder)
+    sites = delivery.sites if delivery else {}
+    return {
+        "there": {name: f"{s.time:%Y-%m-%d %H:%M}" for name, s in sites.items() if s.time is not None},
+        "due": {name: s.why for name, s in sites.items() if s.time is None},
+    }
 
 
 def _site(name: str, events: Sequence[Event], chosen: int) -> Row:

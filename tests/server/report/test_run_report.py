@@ -2,6 +2,7 @@
 
 import csv
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from common.wire import Schema
 from server.checkpoint import Checkpoints, State
 from server.events import Events
 from server.report.run import write_run_report
+from server.service.delivery import Delivered, Delivery, write_delivery
 
 STUDY = Study.model_validate(
     {"name": "s", "description": "<b>&", "data": {"labels": ["a", "b"], "dimensions": 2}, "plan": {"patch": [16, 16]},
@@ -132,3 +134,14 @@ def test_a_run_without_a_round_has_no_report(tmp_path: Path) -> None:
     (tmp_path / "run-1").mkdir()
     with pytest.raises(StudyError, match="fedscan run watch run-1"):
         write_run_report(tmp_path / "run-1", STUDY, "running")
+
+
+def test_the_page_says_where_the_model_is(folder: Path) -> None:
+    here = Delivered(time=datetime(2030, 1, 2, 3, 4, tzinfo=UTC))
+    sites = {"oslo": here, "rome": Delivered(why="E_STORAGE")}
+    write_delivery(folder, Delivery(model="0" * 64, sites=sites))
+    write_run_report(folder, STUDY, "finished")
+    page = " ".join((folder / "report.html").read_text().split())
+    assert "The final model is at oslo (2030-01-02 03:04 UTC); not yet at rome (E_STORAGE)." in page
+    found = json.loads((folder / "report.json").read_text())["delivery"]
+    assert found == {"there": {"oslo": "2030-01-02 03:04"}, "due": {"rome": "E_STORAGE"}}
