@@ -166,9 +166,9 @@ def _label_map(structures: Structures, rules: NamedLabels) -> NDArray[np.uint8]:
             structures.warn("label-absent", what, remedy)
         for number in numbers:
             mask = structures.mask(number)
-            out = np.zeros(mask.shape, dtype=np.uint8) if out is None else out
+            out = np.zeros_like(mask, dtype=np.uint8) if out is None else out
             _put(structures, mask, name, out, rules)
-    return out if out is not None else np.zeros(structures.shape, dtype=np.uint8)
+    return np.ascontiguousarray(out) if out is not None else np.zeros(structures.shape, dtype=np.uint8)
 
 
 def _put(structures: Structures, mask: Mask, name: str, out: NDArray[np.uint8], rules: NamedLabels) -> None:

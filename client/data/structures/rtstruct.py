@@ -44,7 +44,8 @@ class StructureSet(Structures):
     def mask(self, number: int) -> Mask:
         """The structure on the image's grid; see `Structures`."""
         roi = self._rois[number]
-        out = np.zeros(self.shape, dtype=bool)
+        # Slices lie on the last axis most often; so they are in one piece, which is much faster.
+        out = np.zeros(self.shape, dtype=bool, order="F")
         contours = self._closed(roi)
         if not contours:
             return out

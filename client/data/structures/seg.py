@@ -39,7 +39,8 @@ class Segmentation(Structures):
 
     def mask(self, number: int) -> Mask:
         """The segment on the image's grid; see `Structures`."""
-        out = np.zeros(self.shape, dtype=bool)
+        # Slices lie on the last axis most often; so they are in one piece, which is much faster.
+        out = np.zeros(self.shape, dtype=bool, order="F")
         lost = placed = 0
         for frame, where in zip(self._file["frames"], self._places, strict=True):
             if frame["row"] < 0 or frame["segment"] not in (None, number):
