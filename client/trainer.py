@@ -101,7 +101,7 @@ class Trainer:
         self._put_off: Ref | None = None  # a task that waits for its hours
         self.approvals = Approvals(home / "trainer" / FOLDER, lambda: site_of_home(home).approval, self._decided)
         self._intake = Intake(home, self.approvals)
-        self._workshop = Workshop(home, self._report, self._unwanted)
+        self._workshop = Workshop(home, self._tell, self._unwanted)
         self._accepting = threading.Lock()
         self._changed = threading.Condition()
         self._stopping = False
@@ -412,13 +412,11 @@ class Trainer:
         with self._changed:
             self._last_code = error.code
 
-    def _report(self, done: int, of: int) -> None:
-        """Called by the work after each step and case; the place where it can be stopped."""
+    def _tell(self, done: int, of: int) -> None:
+        """Called by the work after each step and case."""
         job = self._running
         if job is not None:
             job.done, job.of = done, of
-        if self._unwanted():
-            raise StopWork
 
     def _unwanted(self) -> bool:
         job = self._running
@@ -467,7 +465,7 @@ def run(home: Path, form: Form = "text") -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: trainer.stop())
         group = config.operators.group
-        with serve(mailbox.socket, trainer), serve_operators(home, group, trainer.operations()):
+        with serve(mailbox.socket, trainer, trainer.refused), serve_operators(home, group, trainer.operations()):
             log.info("trainer of %s ready on %s", who.site, pick_device(config.device))
             trainer.run()
     log.info("trainer of %s stopped", who.site)

@@ -60,6 +60,7 @@ class RpcServer:
         mode: Of the socket, from its first moment on.
         tell: What a caller reads of an error.
         threads: Calls at the same time, streams included; one more is refused.
+        garbage: Called when a request is none that could be read.
     """
 
     def __init__(
@@ -70,11 +71,12 @@ class RpcServer:
         mode: int,
         tell: Callable[[FedscanError], str] = str,
         threads: int = 16,
+        garbage: Callable[[], object] = lambda: None,
     ) -> None:
         self._socket = socket
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=service)
         self._server = grpc.server(self._pool, options=_OPTIONS, maximum_concurrent_rpcs=threads)
-        handlers = {name: _handler(call, tell) for name, call in calls.items()}
+        handlers = {name: _handler(call, tell, garbage) for name, call in calls.items()}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
         target = address(socket)
         before = os.umask(0o777 & ~mode)
@@ -151,11 +153,12 @@ def address(socket: Path) -> str:
     return f"unix:{spellings[0] if len(os.fsencode(spellings[0])) <= _PATH else shortest}"
 
 
-def _handler(call: Call, tell: Callable[[FedscanError], str]) -> grpc.RpcMethodHandler:
+def _handler(call: Call, tell: Callable[[FedscanError], str], garbage: Callable[[], object]) -> grpc.RpcMethodHandler:
     def read(raw: bytes, context: grpc.ServicerContext) -> Record:
         try:
             return read_record(call.request, raw, LIMIT)
         except RecordError as error:
+            garbage()
             _abort(context, grpc.StatusCode.INVALID_ARGUMENT, f"the request {error}")
 
     def one(raw: bytes, context: grpc.ServicerContext) -> bytes:

@@ -4,7 +4,7 @@ Only names, sizes, hashes and counts cross here; tasks and replies are files of 
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
 
@@ -100,16 +100,16 @@ class Service(Protocol):
         """What it is doing."""
 
 
-def serve(socket: Path, service: Service) -> RpcServer:
+def serve(socket: Path, service: Service, garbage: Callable[[], object] = lambda: None) -> RpcServer:
     """The service on `socket`, as a context manager; raises FedscanError when there can be no socket.
 
-    A caller reads codes only: what an error says may name scans.
+    A caller reads codes only: what an error says may name scans. `garbage` is called when what came is no request.
     """
     calls = {
         "Work": Call(Ref, lambda ref, context: _while_heard(service.work(ref), context), stream=True),
         "Status": Call(Empty, lambda _, context: service.status()),
     }
-    return RpcServer(socket, SERVICE, calls, SOCKET_MODE, tell=lambda error: error.code)
+    return RpcServer(socket, SERVICE, calls, SOCKET_MODE, tell=lambda error: error.code, garbage=garbage)
 
 
 def _while_heard(messages: Iterator[Progress], context: grpc.ServicerContext) -> Iterator[Progress]:

@@ -47,6 +47,7 @@ class Midround(Progress):
         super().__init__()
         self._path, self._key, self._now, self._clock = path, key, now, clock
         self._every = EVERY if every is None else every
+        self.stop = False  # whether the work ends here: what is done is written
         self._found: dict[str, Tensor] = {}
         self._began = self._due = clock()
         self._read()
@@ -65,7 +66,8 @@ class Midround(Progress):
     def add(self, loss: float, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Count a step, and write when it is time; a full disk costs the checkpoint, not the round."""
         super().add(loss, net, optimizer)
-        if self._clock() < self._due and not self._now():
+        self.stop = self._now()
+        if self._clock() < self._due and not self.stop:
             return
         started = self._clock()
         try:

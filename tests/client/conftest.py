@@ -175,7 +175,7 @@ class Hospital:
         """The real trainer on its real socket, in this process."""
         trainer = Trainer(self.home)
         worker = threading.Thread(target=trainer.run, name="trainer")
-        with serve(self.mailbox.socket, trainer):
+        with serve(self.mailbox.socket, trainer, trainer.refused):
             worker.start()
             try:
                 yield trainer

@@ -62,7 +62,8 @@ class Captured:
         if self.error is not None:
             self.everything += str(message.error).encode()
             return
-        for name, record in message.content.items():
+        content: dict[str, Any] = dict(message.content)
+        for name, record in content.items():
             self.everything += name.encode()
             for key, value in record.items():
                 self.everything += str(key).encode()
