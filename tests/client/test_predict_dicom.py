@@ -12,6 +12,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
+from PIL import Image
 
 from client.data.dicom.scan import scan
 from client.data.volume import Stack
@@ -109,3 +110,20 @@ def test_a_real_series_gives_the_masks_of_the_evaluation(tmp_path: Path, fedscan
     assert [s.SegmentedPropertyTypeCodeSequence[0].CodingSchemeDesignator for s in seg.SegmentSequence] == [
         "99FEDSCAN", "99FEDSCAN"
     ]  # fmt: skip
+
+
+def test_dicom_pictures_give_pictures_and_seg(tmp_path: Path) -> None:
+    """X-ray pictures, which have no place in the patient: the SEG's frame is the picture, by pydicom."""
+    data = {"labels": ["liver", "kidneys"], "dimensions": 2}
+    study = study_of(data=data, plan={"size": [32, 32], "patch": [32, 32]}, postprocess=[])
+    (folder,) = make_phantom(tmp_path / "data", sites=1, cases=1, dimensions=2, format="dicom")
+    net = model(tmp_path / "model", study)
+    ((case, mask),) = judged(study, site_of_home(folder), tmp_path, net).items()
+    assert predict(str(tmp_path / "model"), [folder], tmp_path / "out", "cpu", folder, as_json=False)
+    assert (np.asarray(Image.open(tmp_path / "out" / f"{case}.png")) == mask).all()
+    seg = pydicom.dcmread(tmp_path / "out" / f"{case}.dcm")
+    frames = seg.pixel_array.reshape(-1, seg.Rows, seg.Columns)
+    order = [f.SegmentIdentificationSequence[0].ReferencedSegmentNumber for f in seg.PerFrameFunctionalGroupsSequence]
+    assert {number: True for number in order} == {
+        number: bool((frames[order.index(number)] == (mask == number)).all()) for number in (1, 2)
+    }
