@@ -60,7 +60,7 @@ def gate_out(
         return reply
     wanted, keys = {
         "join": ({METRICS, TASK}, wire.JOIN_METRIC_KEYS),
-        "train": ({ARRAYS, METRICS}, wire.train_metric_keys()),
+        "train": ({ARRAYS, METRICS}, wire.train_metric_keys(study)),
         "evaluate": ({METRICS}, wire.evaluate_metric_keys(study)),
         "result": ({METRICS}, wire.RESULT_METRIC_KEYS),
     }[task.kind]

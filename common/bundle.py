@@ -30,8 +30,8 @@ from common.errors import ModelError
 from common.figures import Figures
 from common.nets import build_net
 from common.records import Record, RecordError, RunName, Sha256, canonical_json, read_record
+from common.schema import Flat, Schema, left_at_sites
 from common.study import AT_SITE, Study
-from common.wire import Flat, Schema, running_statistics
 
 WEIGHTS, CARD, KEY = "weights.safetensors", "card.json", "fedscan.model"
 USE = "For research. Not a medical device."
@@ -204,7 +204,7 @@ def read_bundle(path: Path) -> Bundle:
     card = read_card(file)
     study = _study(file, card)
     tensors = _tensors(file)
-    names = {e.name for e in Schema.of(study).entries}
+    names = {e.name for e in Schema.of(study).weights.entries}
     shared = {name: t for name, t in tensors.items() if name in names}
     extra = {name: t for name, t in tensors.items() if name not in names}
     local = model_hash(card.digest, extra) if extra else None
@@ -253,7 +253,7 @@ def _shapes(study: Study, local: bool) -> dict[str, tuple[str, tuple[int, ...]]]
     """Type and shape of each tensor of the net, without memory for any."""
     with torch.device("meta"):
         net = build_net(study)
-    own = running_statistics(net) if study.rounds.buffers == "local" and not local else frozenset()
+    own = frozenset() if local else left_at_sites(net, study)
     return {n: (str(t.dtype), tuple(t.shape)) for n, t in net.state_dict().items() if n not in own}
 
 
@@ -261,7 +261,7 @@ def _named(study: Study, flat: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
     """Weights as they cross, as the net's tensors."""
     return {
         e.name: torch.from_numpy(np.array(flat[e.dtype][e.place], dtype=e.dtype)).reshape(e.shape)
-        for e in Schema.of(study).entries
+        for e in Schema.of(study).weights.entries
     }
 
 

@@ -1,4 +1,4 @@
-"""What the catalogue tells of a net, a loss or a post-processing step besides its options and numbers."""
+"""What the catalogue tells of a net, a loss, a post-processing step or a strategy besides its options and numbers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -40,6 +40,23 @@ class NetCard(Card):
     receptive_field: int | None = None
     small: Mapping[str, Any] = field(default_factory=dict)
     channels: int = 1
+
+
+@dataclass(frozen=True)
+class StrategyCard(Card):
+    """A strategy's own words.
+
+    Attributes:
+        equation: What it does, as the paper has it.
+        server: What the coordinator keeps from round to round.
+        site: What a site keeps for it from round to round, besides the optimiser's moments.
+        sent: What crosses besides the weights, in models' worth or numbers, each way.
+    """
+
+    equation: str = ""
+    server: str = "nothing"
+    site: str = "nothing"
+    sent: str = "nothing"
 
 
 def described(card: Card) -> Callable[[Target], Target]:

@@ -22,6 +22,8 @@ _METRICS = {
     "num-examples": "number of cases used",
     "steps": "number of training steps done",
     "loss": "mean training loss of the round",
+    "loss-received": "mean loss of the net as it came, on a few training patches",
+    "loss-trained": "mean loss of the trained net on the same patches",
     "seconds": "how long the site worked",
     "dice": "mean Dice over the cases and labels",
     "train": "number of training cases",
@@ -61,7 +63,7 @@ def facts(study: Study) -> dict[str, Any]:
         "validations": validations,
         "leaves": {
             "once": _worded(wire.JOIN_METRIC_KEYS),
-            "every round": _worded(wire.train_metric_keys()),
+            "every round": _worded(wire.train_metric_keys(study)),
             "every validation and the final test": _worded(wire.evaluate_metric_keys(study)),
             "instead of a reply that cannot be given": {"code": " or ".join(wire.ERROR_CODES)},
         },

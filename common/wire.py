@@ -1,122 +1,34 @@
 """What may cross between a site and the coordinator: names, shapes and bytes, both ways.
 
-Both sides derive the same schema from the study, so tensors travel as one flat array per dtype, without names, and
-every byte count is known before anything is decoded. Everything else in a message is one of the closed lists below.
+Tensors travel as one flat array per dtype, as the study's schema (`common/schema.py`) says. Everything else in a
+message is one of the closed lists below.
 """
 
 import json
 import math
 import uuid
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common import errors
-from common.errors import FedscanError, StudyError, WireError
-from common.nets import build_net
+from common.errors import FedscanError, WireError
+from common.schema import Entry as Entry
+from common.schema import Flat as Flat
+from common.schema import Schema as Schema
+from common.schema import running_statistics as running_statistics
 from common.study import AT_SITE, Part, Study
+from common.traits import traits_of
 
 ARRAYS, METRICS, TASK = "arrays", "metrics", "task"
 ASSIGNMENT, HEADER = "assignment", "header"  # what is signed: the coordinator's task, the site's reply
 STYPE = "fedscan.flat"  # little-endian values, no header
-Flat = dict[str, NDArray[Any]]
-
-_DTYPES = {torch.float32: "float32", torch.int64: "int64"}
 ERROR_CODES = errors.ERROR_CODES
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One tensor of the net: `offset` counts elements within the flat array of its dtype."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    offset: int
-    size: int
-
-    @property
-    def place(self) -> slice:
-        """Where the tensor's elements lie in the flat array."""
-        return slice(self.offset, self.offset + self.size)
-
-
-@dataclass(frozen=True)
-class Schema:
-    """The tensors that cross, in the order of the net's `state_dict`."""
-
-    entries: tuple[Entry, ...]
-
-    @classmethod
-    def of(cls, study: Study) -> "Schema":
-        """The study's schema. The net is built without memory for its weights.
-
-        With `rounds.buffers: local` the running statistics of batch normalisation are not part of it.
-        """
-        with torch.device("meta"):
-            net = build_net(study)
-        local = running_statistics(net) if study.rounds.buffers == "local" else frozenset()
-        filled: dict[str, int] = {}
-        entries = []
-        for name, tensor in net.state_dict().items():
-            if name in local:
-                continue
-            if tensor.dtype not in _DTYPES:
-                raise StudyError(
-                    f"net {study.net.name}: tensor {name} is {tensor.dtype}; only float32 and int64 can cross"
-                )
-            dtype = _DTYPES[tensor.dtype]
-            entries.append(Entry(name, dtype, tuple(tensor.shape), filled.get(dtype, 0), tensor.numel()))
-            filled[dtype] = filled.get(dtype, 0) + tensor.numel()
-        return cls(tuple(entries))
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Elements per dtype."""
-        sizes: dict[str, int] = {}
-        for entry in self.entries:
-            sizes[entry.dtype] = sizes.get(entry.dtype, 0) + entry.size
-        return sizes
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of one update on the wire."""
-        return sum(n * np.dtype(dtype).itemsize for dtype, n in self.sizes.items())
-
-    def pack(self, state: Mapping[str, torch.Tensor]) -> Flat:
-        """The tensors of a `state_dict`, copied into one flat array per dtype."""
-        flat: Flat = {dtype: np.empty(n, dtype) for dtype, n in self.sizes.items()}
-        for e in self.entries:
-            flat[e.dtype][e.place] = state[e.name].detach().cpu().numpy().reshape(-1)
-        return flat
-
-    def load(self, flat: Mapping[str, NDArray[Any]], net: torch.nn.Module) -> None:
-        """Copy the flat arrays into `net`, in place; tensors outside the schema stay as they are."""
-        state = net.state_dict()
-        with torch.no_grad():
-            for e in self.entries:
-                values = np.array(flat[e.dtype][e.place]).reshape(e.shape)
-                state[e.name].copy_(torch.from_numpy(values))
-
-    def statistics(self) -> Iterator[tuple[Entry, Entry]]:
-        """Pairs of (running mean, running variance)."""
-        by_name = {e.name: e for e in self.entries}
-        for e in self.entries:
-            if e.name.endswith("running_mean"):
-                yield e, by_name[e.name.removesuffix("running_mean") + "running_var"]
-
-
-def running_statistics(net: torch.nn.Module) -> frozenset[str]:
-    """Names of the buffers that batch normalisation keeps between batches."""
-    names = [name for name, _ in net.named_buffers()]
-    return frozenset(n for n in names if n.endswith(("running_mean", "running_var", "num_batches_tracked")))
 
 
 class Terms(BaseModel):
@@ -253,9 +165,10 @@ def error_code(message: Message) -> str:
     return reason if reason in ERROR_CODES else "no reply"
 
 
-def train_metric_keys() -> frozenset[str]:
-    """Every metric that may accompany an update."""
-    return frozenset({"num-examples", "steps", "loss", "seconds"})
+def train_metric_keys(study: Study) -> frozenset[str]:
+    """Every metric that accompanies an update: with some strategies, two losses on the same patches as well."""
+    gap = {"loss-received", "loss-trained"} if traits_of(study).gap else set()
+    return frozenset({"num-examples", "steps", "loss", "seconds", *gap})
 
 
 def evaluate_metric_keys(study: Study) -> frozenset[str]:
@@ -281,7 +194,7 @@ def read_metrics(message: Message, keys: frozenset[str], limits: Mapping[str, fl
         value = found[key]
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise WireError(f"metric {key} is not a finite number")
-        if not 0 <= value <= limits.get(key, math.inf) and key != "loss":
+        if not 0 <= value <= limits.get(key, math.inf) and not key.startswith("loss"):
             raise WireError(f"metric {key} is {value:g}, outside 0 … {limits.get(key, math.inf):g}")
         values[key] = value
     return values

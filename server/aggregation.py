@@ -1,6 +1,6 @@
 """The weighted mean over a spool: the memory of one model and one slice, however many sites."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,11 @@ def weighted_mean(schema: Schema, replies: Sequence[Reply], weights: Sequence[fl
         result[dtype] = out
     _pool_variances(schema, replies, shares, result)
     return result
+
+
+def parameter_places(schema: Schema) -> Iterator[slice]:
+    """Where the net's parameters lie in the float32 array, in slices of at most `SLICE` elements."""
+    return schema.places("parameter", longest=SLICE)
 
 
 def _pool_variances(schema: Schema, replies: Sequence[Reply], shares: NDArray[np.float64], result: Flat) -> None:

@@ -1,6 +1,7 @@
 """The state of a run between two rounds, on disk whole or not at all."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -23,6 +24,7 @@ class State:
         best_metric: That metric.
         acknowledged: The last counted round of each site.
         replies: Hash of each site's last counted reply, where replies are signed.
+        memory: Whether the strategy keeps something at the server.
         seconds: Time spent so far, over all processes that worked on the run.
         finished: Whether the final evaluation is done.
     """
@@ -33,6 +35,7 @@ class State:
     best_metric: float = -1.0
     acknowledged: dict[str, int] = field(default_factory=dict)
     replies: dict[str, str] = field(default_factory=dict)
+    memory: bool = False
     seconds: float = 0.0
     finished: bool = False
 
@@ -40,8 +43,8 @@ class State:
 class Checkpoints:
     """The checkpoints of one run: the newest and the best are kept.
 
-    Weights are written first, under a name of their own; `state.json` names them and is replaced last, so whatever
-    moment a crash chooses, `state.json` and all that it names are whole.
+    Weights and what the strategy keeps (its memory) are written first, under names of their own; `state.json` names
+    them and is replaced last, so whatever moment a crash chooses, `state.json` and all that it names are whole.
     """
 
     def __init__(self, folder: Path, digest: str, schema: Schema) -> None:
@@ -66,15 +69,22 @@ class Checkpoints:
             )
         return state
 
-    def write(self, state: State, flat: Flat | None = None) -> None:
-        """Make `state` (and `flat`, the weights of its round) the run's state."""
+    def write(self, state: State, flat: Flat | None = None, memory: Mapping[str, Flat] | None = None) -> None:
+        """Make `state`, and with it `flat` and `memory`, the weights and the strategy's memory of its round, the run's.
+
+        Both are given for a new round; neither for another word on the round that is there.
+        """
         if flat is not None:
             write_whole(self.path(state.round), lambda part: save_file(flat, part))
+            state.memory = bool(memory)
+        if memory:
+            kept = {f"{name}/{key}": values for name, flats in memory.items() for key, values in flats.items()}
+            write_whole(self._memory(state.round), lambda part: save_file(kept, part))
         text = json.dumps(asdict(state), indent=1)
         write_whole(self._folder / "state.json", lambda part: part.write_text(text, encoding="utf-8"))
-        kept = {self.path(state.round), self.path(state.best_round)}
-        for path in self._folder.glob("round-*.safetensors"):
-            if path not in kept:
+        stay = {self.path(state.round), self.path(state.best_round), self._memory(state.round)}
+        for path in self._folder.glob("*.safetensors"):
+            if path not in stay:
                 path.unlink()
 
     def weights(self, round_number: int) -> Flat:
@@ -87,6 +97,24 @@ class Checkpoints:
         if {k: v.shape for k, v in flat.items()} != {k: (n,) for k, n in self._schema.sizes.items()}:
             raise CheckpointError(f"{path} does not hold this study's net; remove the run's folder to start it anew")
         return flat
+
+    def memory(self, state: State) -> dict[str, Flat]:
+        """What the strategy kept after `state`'s round, empty if nothing; raises CheckpointError when it is damaged."""
+        if not state.memory:
+            return {}
+        path = self._memory(state.round)
+        try:
+            kept = load_file(path)
+        except (SafetensorError, OSError):
+            raise CheckpointError(f"{path} is missing or damaged; remove the run's folder to start it anew") from None
+        memory: dict[str, Flat] = {}
+        for name, values in kept.items():
+            what, _, key = name.partition("/")
+            memory.setdefault(what, {})[key] = values
+        return memory
+
+    def _memory(self, round_number: int) -> Path:
+        return self._folder / f"server-{round_number:05d}.safetensors"
 
     def path(self, round_number: int) -> Path:
         """Where the weights after a round lie."""

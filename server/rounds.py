@@ -30,7 +30,7 @@ from server.joining import MOST, Member
 from server.measured import best_among
 from server.model import write_model
 from server.spool import Reply, Spool
-from server.strategies.fedavg import FedAvg
+from server.strategies.base import Fold, Strategy
 
 
 class Run:
@@ -73,7 +73,7 @@ class Run:
         self._test = {m.name: m for m in test}
         self._validate_on = {m.name: m for m in (train if validate is None else validate)}
         self._schema = Schema.of(study)
-        self._strategy: FedAvg = STRATEGIES.get(study.strategy.name)(**study.strategy.options)
+        self._strategy: Strategy = STRATEGIES.get(study.strategy.name)(**study.strategy.options)
         self._checkpoints = Checkpoints(folder / "checkpoints", study.digest(), self._schema)
         self._spool = Spool(folder / "spool", self._schema)
         self._events = Events(folder / "events.jsonl", listener)
@@ -82,6 +82,7 @@ class Run:
         self._deadlines = deadlines
         self._stop = stop
         self._late: set[str] = set()
+        self._memory: dict[str, Flat] = {}
         self._consent = consent or Consent(folder / "consent.json", self._events)
         self._again = again
 
@@ -98,7 +99,7 @@ class Run:
             flat = self._round(state, flat)
             now = time.monotonic()
             state.seconds, mark = state.seconds + now - mark, now
-            self._checkpoints.write(state, flat)
+            self._checkpoints.write(state, flat, self._memory)
             self._spool.clear()
             self._counted(state)
         if not state.finished:
@@ -128,7 +129,9 @@ class Run:
                 said = (e["round"] for e in read_events(self._events.path) if e["event"] == "checkpoint")
                 if max(said, default=0) < state.round:
                     self._counted(state)  # killed between the checkpoint and this event
+            self._memory = self._checkpoints.memory(state)
             return state, self._checkpoints.weights(state.round)
+        self._memory = {}
         state = State(self.study.digest())
         torch.manual_seed(derive(self.study.seed, "weights"))
         flat = self._schema.pack(build_net(self.study).state_dict())
@@ -151,7 +154,7 @@ class Run:
         self._part_with_the_gone(number)
         self._ask_again(number)
         replies = self._collect(number, state, flat)
-        may = self._allowed(self._train)
+        may = self._participants(number)
         needed = max(1, math.ceil(self.study.rounds.quorum * len(may) - 1e-9))
         if len(replies) < needed:
             self._events.append("stopped", round=number, replies=len(replies), needed=needed)
@@ -161,7 +164,9 @@ class Run:
                 f"go on with fedscan run resume {self.folder.name}, in a simulation with --resume"
             )
         self._spool.close(number, [r.site for r in replies])
-        flat = self._strategy.fold(self._schema, replies, self._weights(replies))
+        flat = self._strategy.fold(
+            Fold(self.study, self._schema, replies, self._weights(replies), flat, number, self._memory)
+        )
         state.round = number
         state.acknowledged |= {r.site: number for r in replies}
         state.replies |= {r.site: r.digest for r in replies if r.digest}
@@ -176,6 +181,12 @@ class Run:
     def _allowed(self, members: Mapping[str, Member]) -> dict[str, Member]:
         """Those of `members` whose people let them train."""
         return {name: m for name, m in members.items() if self._consent.trains(name)}
+
+    def _participants(self, number: int) -> tuple[str, ...]:
+        """Those who train in this round, in roster order."""
+        roster = tuple(self._allowed(self._train))
+        chosen = set(self._strategy.participants(number, roster))
+        return tuple(site for site in roster if site in chosen)
 
     def _ask_again(self, number: int) -> None:
         """Who may take part by now does so from this round on."""
@@ -194,7 +205,7 @@ class Run:
 
     def _collect(self, number: int, state: State, flat: Flat) -> list[Reply]:
         """The updates of a round in roster order; asks all sites whose update is not in the spool yet."""
-        roster = tuple(self._allowed(self._train))
+        roster = self._participants(number)
         closed = self._spool.closed(number)
         there = set()
         for reply in self._spool.replies(number, closed or roster):
@@ -207,7 +218,7 @@ class Run:
         def take(site: str, reply: Received) -> Mapping[str, float]:
             # No site may claim more cases than it joined with, and so a larger say.
             limits = {"num-examples": self._train[site].train, "steps": self._train[site].steps, "seconds": MOST}
-            metrics = reply.metrics(wire.train_metric_keys(), limits)
+            metrics = reply.metrics(wire.train_metric_keys(self.study), limits)
             if metrics["num-examples"] < 1:
                 raise WireError("the update was computed on no case")
             self._spool.add(number, site, reply.arrays(self._schema), metrics, reply.digest)
@@ -216,7 +227,7 @@ class Run:
 
         ask = self._ask_of(
             "train", number, {n: self._train[n] for n in roster if n not in there}, roster, state, flat,
-            best=state.best_round, terms=self._strategy.terms(),
+            best=state.best_round, terms=self._strategy.terms(number),
         )  # fmt: skip
         self._exchange(ask, {name: m.steps for name, m in self._train.items()}, take)
         return self._spool.replies(number, roster)

@@ -15,6 +15,7 @@ from common.registry import OptionsError, Registry
 from common.study import Study
 from common.wire import Schema
 from server.spool import Spool
+from server.strategies.base import Fold
 
 ROOT = Path(__file__).parent.parent
 
@@ -45,7 +46,7 @@ def test_the_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_strategy(tmp_path: Path) -> None:
-    strategy = example(1, tmp_path).Median()
+    strategy = example(1, tmp_path).Damped(rate=0.25)
     study = Study.model_validate(
         {
             "name": "t",
@@ -58,8 +59,11 @@ def test_the_strategy(tmp_path: Path) -> None:
     schema = Schema.of(study)
     spool = Spool(tmp_path / "spool", schema)
     n = schema.sizes["float32"]
-    for site, value in (("a", 1.0), ("b", 2.0), ("c", 100.0)):
+    for site, value in (("a", 1.0), ("b", 2.0), ("c", 99.0)):
         spool.add(1, site, {"float32": np.full(n, value, np.float32)}, {"num-examples": 1.0})
-    folded = strategy.fold(schema, spool.replies(1, ("a", "b", "c")), [1.0, 1.0, 1.0])
+    base = {"float32": np.full(n, 2.0, np.float32)}
+    replies = spool.replies(1, ("a", "b", "c"))
+    folded = strategy.fold(Fold(study, schema, replies, [1.0, 1.0, 1.0], base, 1, {}))
     assert folded["float32"].dtype == np.float32
-    assert set(folded["float32"]) == {2.0}
+    # The mean is 34; a quarter of the way from 2.
+    assert set(folded["float32"]) == {2.0 + 0.25 * 32.0}

@@ -1,19 +1,25 @@
 """FedAvg: the weighted mean of the sites' weights."""
 
-from collections.abc import Sequence
-
-from common.wire import Flat, Schema, Terms
+from common.cards import StrategyCard, described
+from common.wire import Flat
 from server.aggregation import weighted_mean
-from server.spool import Reply
+from server.strategies.base import Fold, Strategy
 
 
-class FedAvg:
-    """w ← Σ n_k w_k / Σ n_k (McMahan et al. 2017, Algorithm 1, arXiv 1602.05629)."""
+@described(
+    StrategyCard(
+        title="Federated averaging",
+        source="McMahan et al. 2017, AISTATS, Algorithm 1, arXiv 1602.05629",
+        suited="the start: few settings, hard to beat where sites are alike",
+        equation="w ← Σ n_k w_k / Σ n_k",
+    )
+)
+class FedAvg(Strategy):
+    """w ← Σ n_k w_k / Σ n_k; n_k is the site's weight as `rounds.weights` says.
 
-    def terms(self) -> Terms:
-        """What the sites add to their local training: nothing."""
-        return Terms()
+    Running variances of batch normalisation are pooled with the spread of the sites' means, counters take the largest.
+    """
 
-    def fold(self, schema: Schema, replies: Sequence[Reply], weights: Sequence[float]) -> Flat:
-        """The next global weights from the spooled replies, in roster order."""
-        return weighted_mean(schema, replies, weights)
+    def fold(self, fold: Fold) -> Flat:
+        """The weighted mean, in roster order."""
+        return weighted_mean(fold.schema, fold.replies, fold.weights)
