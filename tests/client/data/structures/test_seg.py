@@ -20,7 +20,7 @@ from client.data.dicom.scan import scan
 from client.data.readers import read
 from client.data.structures import Misfit, Structures, open_structures
 from client.data.volume import Stack, Volume
-from simulations.dicom_series import Acquisition, write_series
+from simulations.dicom_series import Acquisition, write_picture, write_series
 
 TURNED = np.array([[0.8, -0.6, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]]) @ np.diag([-1.5, -1.25, 3.0])
 PLACE = np.array([30.0, 25.0, -12.0])
@@ -289,3 +289,22 @@ def test_slices_with_a_frame_of_reference_each(fedscan_data: Path, patient: str,
     other = next(s for s in scan(folder / "series").stacks if s.name != stack.name)
     with pytest.raises(Misfit, match="another frame of reference"):
         open_structures(seg, other, volume)
+
+
+def test_a_label_of_a_picture(tmp_path: Path) -> None:
+    rng = np.random.default_rng(8)
+    label = rng.integers(0, 3, (21, 34)).astype(np.uint8)
+    grey = rng.integers(0, 255, label.shape).astype(np.uint8)
+    for folder in ("picture", "other"):
+        (tmp_path / folder).mkdir()
+    image = write_picture(grey, 0.2, tmp_path / "picture" / "a", "p1", ExplicitVRLittleEndian)
+    written(tmp_path / "s.dcm", [image], label)
+    (stack,) = scan(tmp_path / "picture").stacks
+    structures = open_structures(tmp_path / "s.dcm", stack, read(stack))
+    for number in (1, 2):
+        np.testing.assert_array_equal(structures.mask(number), label == number)
+    other = write_picture(grey[:20], 0.2, tmp_path / "other" / "a", "p2", ExplicitVRLittleEndian)
+    (stack,) = scan(tmp_path / "other").stacks
+    assert other.SOPInstanceUID in stack.instances
+    with pytest.raises(Misfit, match="images that are not of it"):
+        open_structures(tmp_path / "s.dcm", stack, read(stack))
