@@ -15,7 +15,7 @@ PACKAGES = ("server", "client", "common", "simulations")
 ROOMS = {
     "pydicom": ("client/data/", "simulations/dicom"),
     "highdicom": ("client/data/", "simulations/dicom"),
-    "nibabel": ("client/data/", "simulations/phantom", "simulations/dicom_phantom"),
+    "nibabel": ("client/data/", "simulations/phantom", "simulations/dicom"),
     "tifffile": ("client/data/",),
     "matplotlib": ("server/report/", "simulations/"),
 }
