@@ -19,7 +19,7 @@ def rows(fedscan_data: Path) -> list[Row]:
 def test_each_series_and_each_label_agrees_with_an_independent_reader(rows: list[Row]) -> None:
     assert [row for row in rows if row.agrees is not True] == []
     kinds = [row.kind for row in rows]
-    # 3 cardiac series, 7 small ones (two folders share a series UID), 7 of the prostate; labels as the README lists them.
+    # 3 cardiac series, 7 small ones (two folders share a series UID), 7 of the prostate; labels as in the README.
     assert kinds.count("SEG") == 10
     assert kinds.count("RTSTRUCT") == 7
     assert len(kinds) - 17 == 17
