@@ -17,6 +17,9 @@ REASONS = {
     "header": "has a header that cannot be right",
 }
 
+# Not said to people: the reader tries again with a wider type.
+RETRIED = ("narrow",)
+
 AGAIN = "Have the whole series sent or exported again; compare the count with the PACS."
 # What to do; `AGAIN` for the other reasons.
 REMEDIES = {

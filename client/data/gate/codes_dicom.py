@@ -1,6 +1,6 @@
 """What is said of DICOM files, series and volumes, and of named structures on their images."""
 
-from client.data.dicom.problems import AGAIN, REASONS, REMEDIES
+from client.data.dicom.problems import AGAIN, REASONS, REMEDIES, RETRIED
 from client.data.gate.code import Code
 
 _SEVERAL = "Choose by its name in site.yaml: series: {image: {volume: NAME}}."
@@ -14,6 +14,7 @@ FILES = {
         "transfer-syntax": "is compressed in a way that cannot be read",
         "unsupported": "is of a kind that cannot be read",
     }.items()
+    if reason not in RETRIED
 }
 
 KINDS = {
