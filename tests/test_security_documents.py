@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ["docs/security.md", "docs/failures.md"]
+DOCUMENTS = ["docs/security.md", "docs/failures.md", "docs/threat-model.md"]
 NAMED = re.compile(r"`([\w/]+\.py)::(\w+)`")
 
 
