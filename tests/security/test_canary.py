@@ -110,7 +110,8 @@ def marked(tmp_path: Path) -> Path:
         image.header["aux_file"] = f"{MARK}a{i}"
         image.header["intent_name"] = f"{MARK}i{i}"
         case = path.name.replace("h1_", f"{MARK}c")
-        nib.save(nib.Nifti1Image(image.get_fdata().astype("int16"), image.affine, image.header), path.with_name(case))
+        marked: Any = nib.Nifti1Image
+        nib.save(marked(image.get_fdata().astype("int16"), image.affine, image.header), path.with_name(case))
         path.unlink()
     moved = root.with_name(f"{MARK}-ward")
     root.rename(moved)
