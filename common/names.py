@@ -77,6 +77,22 @@ POSTPROCESS = Registry(
     },
 )
 
+METRICS = Registry(
+    "metric",
+    {
+        "dice": "common.metrics:Dice",
+        "iou": "common.metrics:IoU",
+        "sensitivity": "common.metrics:Sensitivity",
+        "precision": "common.metrics:Precision",
+        "hd95": "common.metrics:HD95",
+        "assd": "common.metrics:ASSD",
+        "nsd": "common.metrics:NSD",
+        "volume_error": "common.metrics:VolumeError",
+        "volume_difference": "common.metrics:VolumeDifference",
+        "lesion_f1": "common.metrics:LesionF1",
+    },
+)
+
 STRATEGIES = Registry(
     "strategy",
     {

@@ -1,31 +1,16 @@
-"""How alike two label maps are, per label, and means that say over how many cases.
-
-The rule for empty masks, everywhere in fedscan: a label that is in neither map has no value (NaN) and is left out of
-every mean; a label that is in one map only scores 0. So a case without the structure neither lifts a mean nor lowers
-it unless the structure was wrongly found there.
-
-Voxels that nobody labelled (IGNORE in the truth) are looked at in neither map.
-"""
+"""Metrics that count voxels: which of them both maps have."""
 
 import math
-from collections.abc import Iterable
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from client.metrics.pair import Pair
 from common.labels import IGNORE
 
 
-class Mean(NamedTuple):
-    """A mean, and the number of values that it is of; NaN of none."""
-
-    value: float
-    of: int
-
-
 def dice(prediction: NDArray[np.uint8], truth: NDArray[np.uint8], labels: int) -> tuple[float, ...]:
-    """Dice's coefficient 2·|P ∩ T| / (|P| + |T|) of the labels 1 … `labels` (Dice 1945, doi:10.2307/1932409).
+    """Dice of the labels 1 … `labels` of two maps, for those who need nothing else of them: one pass over the voxels.
 
     Args:
         prediction: Label map, any shape.
@@ -50,10 +35,32 @@ def dice(prediction: NDArray[np.uint8], truth: NDArray[np.uint8], labels: int) -
     return tuple(2 * int(b) / int(n) if n else math.nan for b, n in zip(both, sizes, strict=True))
 
 
-def mean(values: Iterable[float]) -> Mean:
-    """The mean of the values that are not NaN."""
-    present = [v for v in values if not math.isnan(v)]
-    return Mean(math.fsum(present) / len(present) if present else math.nan, len(present))
+def dice_of(pair: Pair) -> float:
+    """2·|P ∩ T| / (|P| + |T|); NaN where neither map has the label."""
+    found, there, both = pair.sizes
+    return _ratio(2 * both, found + there)
+
+
+def iou_of(pair: Pair) -> float:
+    """|P ∩ T| / |P ∪ T|; NaN where neither map has the label."""
+    found, there, both = pair.sizes
+    return _ratio(both, found + there - both)
+
+
+def sensitivity_of(pair: Pair) -> float:
+    """|P ∩ T| / |T|; NaN where the truth has no label."""
+    _, there, both = pair.sizes
+    return _ratio(both, there)
+
+
+def precision_of(pair: Pair) -> float:
+    """|P ∩ T| / |P|; NaN where the prediction has no label."""
+    found, _, both = pair.sizes
+    return _ratio(both, found)
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else math.nan
 
 
 def _voxels(label: NDArray[np.uint8], labels: int) -> NDArray[np.intp]:
