@@ -25,6 +25,10 @@ def simulate(
     engine: Annotated[
         Literal["inline", "ray"], typer.Option(help="inline: all in this process; ray: Flower's simulation engine.")
     ] = "inline",
+    phantom: Annotated[
+        Literal["nifti", "dicom"] | None,
+        typer.Option(help="Format of made-up scans, whatever the study says.", show_default=False),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, max=100, help="How many seeds, counted up from the study's.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the newest simulation of this study.")] = False,
 ) -> None:
@@ -38,4 +42,4 @@ def simulate(
     """
     from simulations.console import run
 
-    run(study, data, out, engine, seeds, resume)
+    run(study, data, out, engine, seeds, resume, phantom)

@@ -16,7 +16,7 @@ from common.study import Choice, Section, Study
 from simulations.anatomy import ORGANS
 from simulations.arms import POOLED
 from simulations.partition import Partition, site_name, sites_by_column, sites_by_split
-from simulations.phantom import make_phantom
+from simulations.phantom import Format, make_phantom
 
 # Shown as rows of the comparison beside the sites.
 RESERVED = (POOLED, "all")
@@ -43,6 +43,7 @@ class Phantoms(Section):
         cases: Cases per hospital.
         difference: How much the hospitals differ: 0 not at all, 1 as real ones may.
         seed: Of patients and scanners.
+        format: `nifti`, or `dicom` for series with SEG or RTSTRUCT labels; the patients are the same.
     """
 
     make: Literal["phantom"]
@@ -50,6 +51,7 @@ class Phantoms(Section):
     cases: int = Field(20, ge=3, le=10_000)
     difference: float = Field(1.0, ge=0, le=2)
     seed: int = Field(1, ge=0, lt=2**31)
+    format: Format = "nifti"
 
 
 def compared(document: Document, study: Study) -> tuple[Choice, ...]:
@@ -59,7 +61,9 @@ def compared(document: Document, study: Study) -> tuple[Choice, ...]:
     return tuple(c for i, c in enumerate(choices) if c not in choices[:i])
 
 
-def simulated_sites(document: Document, study: Study, data: Path | None, work: Path) -> list[SiteConfig]:
+def simulated_sites(
+    document: Document, study: Study, data: Path | None, work: Path, phantom: Format | None = None
+) -> list[SiteConfig]:
     """The sites that `sites:` or `partition:` of a study file describe.
 
     Args:
@@ -67,6 +71,7 @@ def simulated_sites(document: Document, study: Study, data: Path | None, work: P
         study: The study in it.
         data: Where relative `data:` paths are looked for first; then in $FEDSCAN_DATA, then beside the study file.
         work: Folder for what is made on the way (phantoms, tables of a split).
+        phantom: Format of phantoms, whatever the study file says.
 
     Raises:
         StudyError: Naming file, line, key and remedy.
@@ -78,13 +83,16 @@ def simulated_sites(document: Document, study: Study, data: Path | None, work: P
             "set to split)")  # fmt: skip
         raise document.error(tuple(given[:1]), f"the study {what}")
     section = document.data[given[0]]
+    made = given == ["sites"] and isinstance(section, dict) and isinstance(section.get("make"), str)
+    if phantom and not made:
+        raise document.error((given[0],), "--phantom is for studies with sites: {make: phantom}; leave it out")
     find = _Finder(document, data)
     if given == ["partition"]:
         sites = _partitioned(document, study, section, find, work)
     elif isinstance(section, str):
         sites = _of_folder(document, find(section, ("sites",)))
-    elif isinstance(section, dict) and isinstance(section.get("make"), str):
-        sites = _phantoms(document, study, section, work)
+    elif made:
+        sites = _phantoms(document, study, section | ({"format": phantom} if phantom else {}), work)
     else:
         sites = _listed(document, section, find)
     for site in sites:
@@ -173,7 +181,8 @@ def _phantoms(document: Document, study: Study, section: Mapping[str, Any], work
         raise document.error(('data',), f"phantoms have one channel and the labels "
                          f"{', '.join(ORGANS)}; change data: accordingly")  # fmt: skip
     settings = (f"{study.data.dimensions}d", f"{wanted.number}x{wanted.cases}",
-                f"difference-{wanted.difference:g}", f"seed-{wanted.seed}")  # fmt: skip
+                f"difference-{wanted.difference:g}", f"seed-{wanted.seed}",
+                *(["dicom"] if wanted.format == "dicom" else []))  # fmt: skip
     folders = make_phantom(
         work / "phantoms" / "-".join(settings),
         sites=wanted.number,
@@ -181,9 +190,21 @@ def _phantoms(document: Document, study: Study, section: Mapping[str, Any], work
         dimensions=study.data.dimensions,
         difference=wanted.difference,
         seed=wanted.seed,
+        format=wanted.format,
     )
+    if wanted.format == "dicom":
+        return [_of_dicom_phantom(folder, study) for folder in folders]
     labels = {label: ORGANS.index(label) + 1 for label in study.data.labels}
     return [SiteConfig(name=f.name, data=f.resolve(), layout="nnunet", labels=labels) for f in folders]
+
+
+def _of_dicom_phantom(folder: Path, study: Study) -> SiteConfig:
+    """The hospital as its `site.yaml` describes it, less the organs that the study does not ask for."""
+    site = _of_home(folder)
+    # Segments and outlines of both kinds of hospitals begin with the organ's name in the singular.
+    others = [f"{organ.removesuffix('s')}*" for organ in site.labels if organ not in study.data.labels]
+    wanted = {organ: rule for organ, rule in site.labels.items() if organ in study.data.labels}
+    return site.model_copy(update={"labels": wanted, "ignored": (*site.ignored, *others)})
 
 
 def _partitioned(document: Document, study: Study, section: Any, find: _Finder, work: Path) -> list[SiteConfig]:

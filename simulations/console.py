@@ -14,6 +14,7 @@ from server.events import Event
 from server.report.terminal import print_summary
 from simulations.arms import Arm
 from simulations.config import compared, simulated_sites
+from simulations.phantom import Format
 from simulations.results import RESULTS
 from simulations.run import Watcher, simulate
 from simulations.simulation import Engine, Simulation
@@ -60,14 +61,17 @@ class Bars(Watcher):
                                 f"best after round {event['best_round']}")  # fmt: skip
 
 
-def run(study: Path | None, data: Path | None, out: Path, engine: Engine, seeds: int, resume: bool) -> None:
+def run(
+    study: Path | None, data: Path | None, out: Path, engine: Engine, seeds: int, resume: bool,
+    phantom: Format | None = None,
+) -> None:  # fmt: skip
     """Read the study, simulate it, show the result."""
     console = Console()
     document = Document.read(study or DEMO)
     parsed = study_of(document)
     fits(document, parsed)
     folder = _folder(out, f"{parsed.name}-{parsed.digest()[:8]}", resume)
-    sites = simulated_sites(document, parsed, data, folder)
+    sites = simulated_sites(document, parsed, data, folder, phantom)
     simulation = Simulation(
         parsed,
         tuple(sites),
