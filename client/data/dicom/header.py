@@ -1,5 +1,6 @@
 """The task `headers`: what a DICOM file is and how it lies in the patient, without its pixels. For child processes."""
 
+import errno
 import hashlib
 import re
 from collections import ChainMap
@@ -42,6 +43,8 @@ def _answer(path: Path) -> dict[str, Any]:
     except MemoryError:
         return Refusal(reason="too-large").model_dump()
     except OSError as error:
+        if error.errno == errno.EINVAL:
+            return Refusal(reason="damaged", what="a place that the file does not have").model_dump()
         return Refusal(reason="missing", what=error.strerror or "").model_dump()
     except Exception as error:  # noqa: BLE001 - whatever a damaged file makes a library raise
         return Refusal(reason="damaged", what=type(error).__name__).model_dump()
