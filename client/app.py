@@ -6,18 +6,20 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import nn
 
 from client.data.patches import Batches
 from client.data.volume import SiteData
 from client.evaluation import evaluate, summary
 from client.gates import gate_in, gate_out
+from client.halves import corrections
+from client.own_layers import load_own_layers, own_layers
 from client.policy import Policy
 from client.site import Limits, SiteConfig
 from client.training import (
@@ -35,9 +37,11 @@ from common import wire
 from common.errors import FedscanError, WireError
 from common.losses import build_loss
 from common.nets import build_net
+from common.schema import CONTROL
 from common.seeds import derive
 from common.study import Study
-from common.wire import Schema, Task, running_statistics
+from common.traits import keeps_layers
+from common.wire import Flat, Schema, Task
 
 log = logging.getLogger("fedscan.site")
 
@@ -60,8 +64,8 @@ class Workplace:
             self._schema = (key, Schema.of(study))
         return self._schema[1]
 
-    def take(self, study: Study, message: Message, limits: Limits) -> tuple[nn.Module, nn.Module]:
-        """Net with the message's weights, and loss of `study`.
+    def take(self, study: Study, message: Message, limits: Limits) -> tuple[nn.Module, nn.Module, Flat]:
+        """Net with the message's weights, loss of `study`, and all that came.
 
         The weights pass the gate, which needs no memory, before the net is built: a study with a net of absurd size
         would have to bring as many bytes.
@@ -77,7 +81,7 @@ class Workplace:
             self._loss = build_loss(study, self._net).to(self.device)
             self._study = key
         schema.load(flat, self._net)
-        return self._net, self._loss
+        return self._net, self._loss, flat
 
 
 class OpenSite:
@@ -188,21 +192,22 @@ def _join(site: OpenSite, message: Message, study: Study, task: Task) -> Message
 
 def _train(site: OpenSite, message: Message, study: Study, task: Task) -> Message:
     started = time.monotonic()
-    net, loss = site.workplace.take(study, message, site.config.limits)
+    net, loss, flat = site.workplace.take(study, message, site.config.limits)
     count = site.steps(study)
     if site.policy is not None:
         site.policy.check_training(len(site.data(study).train), count)
     state = SiteState(site.home / "state" / task.run)
-    state.clean(task.acknowledged, task.best if study.rounds.buffers == "local" else 0)
+    state.clean(task.acknowledged, task.best if keeps_layers(study) or task.terms.personal else 0)
     kept = state.load(task.acknowledged)
-    load_buffers(net, study, kept)
+    load_own_layers(net, study, kept)
     optimizer = make_optimizer(net, study.training)
     if study.training.optimizer_state == "keep":
         restore_optimizer(optimizer, kept)
     span = Span((task.round - 1) * count, count, study.rounds.number * count)
     batches = site.batches(study)
+    progress, schema = site.progress(batches.stream, count), site.workplace.schema(study)
+    extra = corrections(study, task.terms, schema, flat, kept, loss, partial(derive, batches.stream, "personal"))
     torch.manual_seed(derive(batches.stream, "dropout", task.round))
-    progress = site.progress(batches.stream, count)
     mean_loss = train(
         net,
         loss,
@@ -210,14 +215,16 @@ def _train(site: OpenSite, message: Message, study: Study, task: Task) -> Messag
         batches.prefetch(span.first + progress.done, count - progress.done),
         study.training,
         span,
-        task.terms,
+        extra,
         site.on_step,
         progress,
     )
-    state.stage(task.round, _keep(net, optimizer, study))
+    moments = dict(optimizer_tensors(optimizer)) if study.training.optimizer_state == "keep" else {}
+    state.stage(task.round, moments | own_layers(net, study) | extra.keep())
     metrics = {"num-examples": len(site.data(study).train), "steps": count, "loss": mean_loss,
                "seconds": progress.seconds + time.monotonic() - started}  # fmt: skip
-    return wire.train_reply(message, site.workplace.schema(study).pack(net.state_dict()), metrics)
+    sent = {CONTROL + name: value for name, value in extra.sent().items()}
+    return wire.train_reply(message, schema.pack(net.state_dict() | sent), metrics)
 
 
 def _evaluate(site: OpenSite, message: Message, study: Study, task: Task) -> Message:
@@ -228,32 +235,10 @@ def _evaluate(site: OpenSite, message: Message, study: Study, task: Task) -> Mes
     if site.policy is not None:
         site.policy.check_evaluation(len(cases))
         small = site.policy.small
-    net, _ = site.workplace.take(study, message, site.config.limits)
+    net, _, _ = site.workplace.take(study, message, site.config.limits)
     # The final test is made with the weights of the best round, and so with what the site kept of that one.
     counted = min(task.acknowledged, task.round)
-    load_buffers(net, study, SiteState(site.home / "state" / task.run).load(counted))
+    load_own_layers(net, study, SiteState(site.home / "state" / task.run).load(counted))
     results = evaluate(net, cases, study, site.workplace.device, site.on_case)
     write_results(site.home / "results" / task.run / f"round-{task.round:05d}-{task.part}.json", study, results)
     return wire.metrics_reply(message, {**summary(results, study, small), "seconds": time.monotonic() - started})
-
-
-def load_buffers(net: nn.Module, study: Study, kept: dict[str, Tensor]) -> None:
-    """Put the site's own running statistics into the net, or fresh ones where it has none yet."""
-    if study.rounds.buffers != "local":
-        return
-    for module in net.modules():
-        if isinstance(module, _BatchNorm):
-            module.reset_running_stats()
-    net.load_state_dict(
-        {k.removeprefix("buffer."): v for k, v in kept.items() if k.startswith("buffer.")}, strict=False
-    )
-
-
-def _keep(net: nn.Module, optimizer: torch.optim.Optimizer, study: Study) -> dict[str, Tensor]:
-    kept: dict[str, Tensor] = {}
-    if study.training.optimizer_state == "keep":
-        kept |= dict(optimizer_tensors(optimizer))
-    if study.rounds.buffers == "local":
-        state = net.state_dict()
-        kept |= {f"buffer.{name}": state[name] for name in running_statistics(net)}
-    return kept

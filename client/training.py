@@ -1,7 +1,7 @@
 """The local training of one round: the whole of it, on this page."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from common.errors import TrainingError
 from common.study import Training
-from common.wire import Terms
 
 
 @dataclass(frozen=True)
@@ -64,13 +63,56 @@ class Progress:
     def __init__(self) -> None:
         self.done, self.total, self.seconds = 0, 0.0, 0.0
 
-    def restore(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Put net, optimiser and random numbers where the round stood; called once, before the first step."""
+    def restore(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+        """Put net, optimiser and random numbers where the round stood, before the first step; gives what was beside."""
+        return {}
 
-    def add(self, loss: float, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Count a step; called when it is whole."""
+    def add(
+        self,
+        loss: float,
+        net: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        beside: Callable[[], Mapping[str, Tensor]] = dict,
+    ) -> None:
+        """Count a step; called when it is whole, with what else the next one needs."""
         self.done += 1
         self.total += loss
+
+
+class Correction:
+    """What a strategy adds to the local training: nothing, unless overridden. `client/corrections.py` has them."""
+
+    def begin(self, net: nn.Module, span: Span) -> None:
+        """The round begins; `net` has the weights that the site received."""
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """The round goes on in the middle, with what `beside` gave there."""
+
+    def watch(self) -> AbstractContextManager[object]:
+        """Around the net's forward pass."""
+        return nullcontext()
+
+    def loss(self, image: Tensor) -> Tensor | None:
+        """To be added to the loss of the step whose forward pass was watched."""
+        return None
+
+    def gradient(self, step: int, rate: float) -> None:
+        """The gradient is there and may be changed; `step` counts in the study, `rate` is its learning rate."""
+
+    def stepped(self, image: Tensor, label: Tensor, step: int, rate: float) -> None:
+        """The step is done."""
+
+    def beside(self) -> dict[str, Tensor]:
+        """What a round that is interrupted here needs to go on, besides net and optimiser."""
+        return {}
+
+    def keep(self) -> dict[str, Tensor]:
+        """What the site keeps after the round."""
+        return {}
+
+    def sent(self) -> dict[str, Tensor]:
+        """What goes to the server beside the weights, by parameter."""
+        return {}
 
 
 def train(
@@ -80,7 +122,7 @@ def train(
     batches: Iterable[tuple[Tensor, Tensor]],
     settings: Training,
     span: Span,
-    terms: Terms,
+    extra: Correction | None = None,
     on_step: Callable[[], None] = lambda: None,
     progress: Progress | None = None,
 ) -> float:
@@ -93,7 +135,7 @@ def train(
         batches: `span.count` pairs, less those that are done, of images (B, C, *S) float32 and labels (B, *S) int64.
         settings: The study's training section.
         span: Which steps of the study these are; the schedule runs over the whole study.
-        terms: What the strategy adds.
+        extra: What the strategy adds.
         on_step: Called after each step.
         progress: Where the round goes on; none begins it.
 
@@ -101,39 +143,50 @@ def train(
         TrainingError: The loss or the gradient became NaN or infinite; the weights are then of no use.
     """
     device = next(net.parameters()).device
-    parameters = [p for p in net.parameters() if p.requires_grad]
-    anchor = [p.detach().clone() for p in parameters] if terms.proximal else []
-    progress = progress or Progress()
-    progress.restore(net, optimizer)
+    extra, progress = extra or Correction(), progress or Progress()
+    extra.begin(net, span)
+    extra.restore(progress.restore(net, optimizer))
     net.train()
     for step, (image, label) in enumerate(batches, start=span.first + progress.done):
-        for group in optimizer.param_groups:
-            group["lr"] = rate_at(settings, step, span.total)
-        with autocast(settings, device):
-            output = net(_to(image, device))
-        loss = loss_of(output, label.to(device, non_blocking=True))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if terms.proximal:
-            _pull(parameters, anchor, terms.proximal)
-        norm = nn.utils.clip_grad_norm_(parameters, settings.clip or math.inf)
-        if not torch.isfinite(norm + loss.detach()):
-            raise TrainingError(
-                f"step {step + 1}: loss {loss.item():g}, gradient norm {norm.item():g}. Lower training.rate, set "
-                "training.clip, or look for extreme intensities in the site's scans"
-            )
-        optimizer.step()
-        progress.add(loss.item(), net, optimizer)
+        rate = rate_at(settings, step, span.total)
+        image, label = _to(image, device), label.to(device, non_blocking=True)
+        loss = one_step(net, loss_of, optimizer, image, label, settings, step, rate, extra)
+        extra.stepped(image, label, step, rate)
+        progress.add(loss, net, optimizer, extra.beside)
         on_step()
     return progress.total / max(1, span.count)
 
 
-@torch.no_grad()
-def _pull(parameters: list[nn.Parameter], anchor: list[Tensor], mu: float) -> None:
-    """Add the gradient of μ/2‖w − w_global‖², which is μ(w − w_global); autograd is not needed for it."""
-    for parameter, start in zip(parameters, anchor, strict=True):
-        if parameter.grad is not None:
-            parameter.grad.add_(parameter.detach() - start, alpha=mu)
+def one_step(
+    net: nn.Module,
+    loss_of: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    image: Tensor,
+    label: Tensor,
+    settings: Training,
+    step: int,
+    rate: float,
+    extra: Correction,
+) -> float:
+    """One step of `train`, the `step`th of the study; gives its loss."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    with autocast(settings, image.device), extra.watch():
+        output = net(image)
+    loss = loss_of(output, label)
+    if (added := extra.loss(image)) is not None:
+        loss = loss + added
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    extra.gradient(step, rate)
+    norm = nn.utils.clip_grad_norm_(net.parameters(), settings.clip or math.inf)
+    if not torch.isfinite(norm + loss.detach()):
+        raise TrainingError(
+            f"step {step + 1}: loss {loss.item():g}, gradient norm {norm.item():g}. Lower training.rate, set "
+            "training.clip, or look for extreme intensities in the site's scans"
+        )
+    optimizer.step()
+    return float(loss.item())
 
 
 def _to(image: Tensor, device: torch.device) -> Tensor:
@@ -164,8 +217,8 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tenso
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
-        prefix, index, key = name.split(".", 2)
-        if prefix == "optimizer":
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".", 2)
             like = parameters[int(index)].detach()
             moment = torch.empty_like(like).copy_(value) if value.shape == like.shape and value.ndim else value
             state.setdefault(int(index), {})[key] = moment

@@ -32,6 +32,7 @@ from common.nets import build_net
 from common.records import Record, RecordError, RunName, Sha256, canonical_json, read_record
 from common.schema import Flat, Schema, left_at_sites
 from common.study import AT_SITE, Study
+from common.traits import keeps_layers
 
 WEIGHTS, CARD, KEY = "weights.safetensors", "card.json", "fedscan.model"
 USE = "For research. Not a medical device."
@@ -58,8 +59,8 @@ class Card(Record):
 
     Attributes:
         model: Hash over the study's digest and the tensors that all sites share.
-        local: Hash over the running statistics of one site, where the study leaves those with the sites and a site
-            has put its own in; only with them is such a model whole.
+        local: Hash over one site's own layers, where the study leaves some with the sites and a site has put its
+            own in; only with them is such a model whole.
         run: The run that made it.
         digest: The study's.
         study: The study, complete.
@@ -103,17 +104,20 @@ class Bundle:
     @property
     def complete(self) -> bool:
         """Whether it can be used: it lacks nothing that each site keeps for itself."""
-        return self.study.rounds.buffers != "local" or self.card.local is not None
+        if self.card.local is not None or not keeps_layers(self.study):
+            return True
+        with torch.device("meta"):
+            return not left_at_sites(build_net(self.study), self.study)
 
     def net(self) -> nn.Module:
         """The net, on the CPU, for evaluation.
 
         Raises:
-            ModelError: Each site has running statistics of its own, and none are in it; or the file is damaged.
+            ModelError: Each site has layers of its own, and none are in it; or the file is damaged.
         """
         if not self.complete:
             raise ModelError(
-                f"{self.path}: the study leaves running statistics with the sites (rounds.buffers: local), and this "
+                f"{self.path}: the study leaves layers with the sites (strategy, or rounds.buffers: local), and this "
                 "file has none; use the model that came home to a site that took part (fedscan site model list)"
             )
         tensors = _tensors(self.path)
@@ -170,7 +174,7 @@ def write_bundle(
         flat: The weights, as they cross.
         figures: What the study found.
         finished: Whether the run has ended.
-        local: Running statistics of one site by tensor name, where the study leaves them there.
+        local: Layers of one site by tensor name, where the study leaves them there.
 
     Raises:
         StorageError: The disk is full.

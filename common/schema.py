@@ -15,6 +15,7 @@ from torch import nn
 
 from common.errors import StudyError
 from common.nets import build_net
+from common.nets.head import head_of
 from common.study import Study
 from common.traits import traits_of
 
@@ -163,7 +164,10 @@ def running_statistics(net: nn.Module) -> frozenset[str]:
 def left_at_sites(net: nn.Module, study: Study) -> frozenset[str]:
     """Names of the net's tensors that each site keeps for itself, as `rounds.buffers` and the strategy want it."""
     local = traits_of(study).local
-    names = running_statistics(net) if local != "none" or study.rounds.buffers == "local" else frozenset()
+    statistics = local in ("statistics", "norm") or study.rounds.buffers == "local"
+    names = running_statistics(net) if statistics else frozenset()
+    if local == "head":
+        names |= set(head_of(study))
     if local == "norm":
         layers = (name for name, module in net.named_modules() if isinstance(module, _NORMS))
         prefixes = tuple(f"{name}." for name in layers)

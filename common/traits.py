@@ -15,17 +15,22 @@ class Traits:
 
     Attributes:
         control: A control variate, one number for each parameter, crosses both ways beside the weights.
-        local: What never leaves a site: nothing, the running `statistics` of batch normalisation, or all of the
-            normalisation layers (`norm`).
+        local: What never leaves a site: nothing, the running `statistics` of batch normalisation, all of the
+            normalisation layers (`norm`), or the layers that make the classes (`head`).
         gap: A site also says the losses of the net as it came and as it was trained, on the same patches.
     """
 
     control: bool = False
-    local: Literal["none", "statistics", "norm"] = "none"
+    local: Literal["none", "statistics", "norm", "head"] = "none"
     gap: bool = False
 
 
 TRAITS = {
+    "scaffold": Traits(control=True),
+    "fedbn": Traits(local="norm"),
+    "silobn": Traits(local="statistics"),
+    "fedper": Traits(local="head"),
+    "fedrep": Traits(local="head"),
     "feddg_ga": Traits(gap=True),
 }
 
@@ -33,3 +38,8 @@ TRAITS = {
 def traits_of(study: Study) -> Traits:
     """The traits of the study's strategy; a site needs no code of the strategy for it."""
     return TRAITS.get(study.strategy.name, Traits())
+
+
+def keeps_layers(study: Study) -> bool:
+    """Whether each site keeps layers of the net for itself."""
+    return study.rounds.buffers == "local" or traits_of(study).local != "none"

@@ -36,10 +36,22 @@ class Terms(BaseModel):
 
     Attributes:
         proximal: μ of the term μ/2‖w − w_global‖² (Li et al. 2020, FedProx, arXiv 1812.06127).
+        dynamic: α of a linear and a quadratic term (Acar et al. 2021, FedDyn, arXiv 2111.04263).
+        contrast: μ of a term that draws features to the global net's (Li et al. 2021, MOON, arXiv 2103.16257).
+        temperature: τ of that term.
+        personal: λ that ties a second net, which stays at the site, to the global one (Li et al. 2021, Ditto, arXiv
+            2012.04221).
+        head: Share of the round's steps that train the head alone; the rest trains the body alone (Collins et al.
+            2021, FedRep, arXiv 2102.07078). 0 trains both together.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     proximal: float = Field(0.0, ge=0, le=1000)
+    dynamic: float = Field(0.0, ge=0, le=1000)
+    contrast: float = Field(0.0, ge=0, le=1000)
+    temperature: float = Field(0.5, gt=0, le=100)
+    personal: float = Field(0.0, ge=0, le=1000)
+    head: float = Field(0.0, ge=0, lt=1)
 
 
 class Task(BaseModel):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch import nn
 
-from client.app import load_buffers
 from client.evaluation import evaluate
+from client.own_layers import load_own_layers
 from client.training import channels_last
 from client.work.results import write_results
 from client.work.state import SiteState
@@ -39,7 +39,7 @@ def best_model(study: Study, run: Path, home: Path | None = None) -> nn.Module:
     chosen = state.best_round or state.round
     schema.load(checkpoints.weights(chosen), net)
     if home is not None:
-        load_buffers(net, study, SiteState(home / "state" / run.name).load(chosen))
+        load_own_layers(net, study, SiteState(home / "state" / run.name).load(chosen))
     return net.eval()
 
 

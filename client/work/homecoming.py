@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from client.app import load_buffers
+from client.corrections import under
 from client.gates import float_norm
 from client.handover.mailbox import Arrays
 from client.models import models_folder
+from client.own_layers import load_own_layers, own_layers
 from client.work.outcome import Outcome
 from client.work.state import SiteState
 from client.work.tasks import Offer
@@ -19,7 +20,8 @@ from common.bundle import model_hash_of, name_of, write_bundle
 from common.errors import WireError
 from common.nets import build_net
 from common.study import Study
-from common.wire import RESULT_METRIC_KEYS, Flat, Task, running_statistics
+from common.traits import keeps_layers
+from common.wire import RESULT_METRIC_KEYS, Flat, Task
 
 
 def bring_home(home: Path, offer: Offer, arrays: Arrays) -> Outcome:
@@ -50,10 +52,9 @@ def bring_home(home: Path, offer: Offer, arrays: Arrays) -> Outcome:
 
 
 def _own(runs: Path, study: Study, task: Task) -> dict[str, Tensor] | None:
-    """The running statistics with which this site made the final test, where the study leaves them here."""
-    if study.rounds.buffers != "local":
+    """The layers of its own with which this site made the final test, where the study leaves some here."""
+    if not keeps_layers(study):
         return None
     net = build_net(study)
-    load_buffers(net, study, SiteState(runs / "state" / task.run).load(min(task.acknowledged, task.round)))
-    state = net.state_dict()
-    return {name: state[name] for name in running_statistics(net)}
+    load_own_layers(net, study, SiteState(runs / "state" / task.run).load(min(task.acknowledged, task.round)))
+    return under("own.", own_layers(net, study))

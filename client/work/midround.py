@@ -7,7 +7,7 @@ pure function of it. All of that is one file, replaced from time to time.
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -53,17 +53,24 @@ class Midround(Progress):
         self._read()
         self._due += self._every
 
-    def restore(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Put back what was written, if anything was."""
+    def restore(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+        """Put back what was written, if anything was; gives what was written beside."""
         if not self._found:
-            return
+            return {}
         net.load_state_dict(_under("net.", self._found))
         restore_optimizer(optimizer, {k: v for k, v in self._found.items() if k.startswith("optimizer.")})
         _set_random(next(net.parameters()).device, self._found)
-        self._found = {}
+        beside, self._found = _under("beside.", self._found), {}
         log.info("the round goes on after step %d", self.done)
+        return beside
 
-    def add(self, loss: float, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def add(
+        self,
+        loss: float,
+        net: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        beside: Callable[[], Mapping[str, Tensor]] = dict,
+    ) -> None:
         """Count a step, and write when it is time; a full disk costs the checkpoint, not the round."""
         super().add(loss, net, optimizer)
         self.stop = self._now()
@@ -71,18 +78,21 @@ class Midround(Progress):
             return
         started = self._clock()
         try:
-            self._write(net, optimizer, started)
+            self._write(net, optimizer, beside(), started)
         except StorageError as error:
             log.warning("no checkpoint inside the round: %s", error)
         ended = self._clock()
         self._due = ended + max(self._every, (ended - started) / SHARE)
 
-    def _write(self, net: nn.Module, optimizer: torch.optim.Optimizer, now: float) -> None:
+    def _write(
+        self, net: nn.Module, optimizer: torch.optim.Optimizer, beside: Mapping[str, Tensor], now: float
+    ) -> None:
         # Loss and seconds as Python's shortest spelling, which reads back as the same double.
         about = {"key": self._key, "done": str(self.done), "total": repr(self.total),
                  "seconds": repr(self.seconds + now - self._began)}  # fmt: skip
         tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
         tensors |= dict(optimizer_tensors(optimizer)) | _random(next(net.parameters()).device)
+        tensors |= {f"beside.{name}": value for name, value in beside.items()}
         whole = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         write_whole(self._path, lambda part: save_file(whole, part, metadata={"round": json.dumps(about)}))
 

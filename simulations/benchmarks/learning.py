@@ -30,7 +30,6 @@ from common.nets import build_net
 from common.nets.describe import size_of
 from common.seeds import derive, generator
 from common.study import Study
-from common.wire import Terms
 from simulations.anatomy import ORGANS, random_patient
 from simulations.scanner import EXTENT, SPACING, Scanner, scan
 
@@ -138,7 +137,7 @@ def learn(name: str, dimensions: Dimensions, target: float = TARGET, most: int =
     start, steps, reached = time.process_time(), 0, 0.0
     while steps < most and reached < target:
         span = Span(steps, min(LOOK, most - steps), most)
-        train(net, loss, optimizer, repeat((image, label), span.count), task.training, span, Terms())
+        train(net, loss, optimizer, repeat((image, label), span.count), task.training, span)
         steps += span.count
         reached = training_dice(net, image, label)
     return Learnt(name, dimensions, size_of(net).parameters, steps, time.process_time() - start, reached)

@@ -28,7 +28,6 @@ from client.training import Span, channels_last, make_optimizer, train
 from common.losses import build_loss
 from common.nets import build_net
 from common.study import Study
-from common.wire import Terms
 from server.joining import join
 from server.rounds import Run
 from simulations.inline import InlineGrid
@@ -90,7 +89,7 @@ def bare(study: Study, sites: list[OpenSite]) -> None:
     for site in sites[:-1]:
         optimizer = make_optimizer(net, study.training)
         batches = site.batches(study).prefetch(0, count)
-        train(net, loss, optimizer, batches, study.training, Span(0, count, count), Terms())
+        train(net, loss, optimizer, batches, study.training, Span(0, count, count))
 
 
 def timed(work: Callable[[], None]) -> Seconds:

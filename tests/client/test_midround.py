@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from client.corrections import Proximal
 from client.handover.control import TrainerGoneError
 from client.handover.mailbox import COUNTS, REPLY, ReplyFile, read_reply
 from client.training import Progress, Span, channels_last, make_optimizer, optimizer_tensors, train
@@ -21,7 +22,6 @@ from client.work.midround import Midround
 from common.keys import private_folder
 from common.lock import held
 from common.study import Training
-from common.wire import Terms
 
 Hospital = Any
 STEPS = 6
@@ -67,7 +67,7 @@ def a_round(settings: Training, progress: Progress, stop_after: int = STEPS) -> 
 
     span = Span(12, STEPS, 40)
     loss = train(net, nn.CrossEntropyLoss(), optimizer, batches(progress.done), settings, span,
-                 Terms(proximal=0.1), on_step, progress)  # fmt: skip
+                 Proximal(0.1), on_step, progress)  # fmt: skip
     return loss, {**net.state_dict(), **dict(optimizer_tensors(optimizer))}
 
 

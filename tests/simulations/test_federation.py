@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from client.corrections import Proximal
 from client.data.patches import Batches
 from client.site import SiteConfig
 from client.training import Span, channels_last, make_optimizer, train
@@ -17,7 +18,7 @@ from common.losses import build_loss
 from common.nets import build_net
 from common.seeds import derive
 from common.study import Training
-from common.wire import Schema, Terms
+from common.wire import Schema
 from server.checkpoint import Checkpoints
 from server.events import read_events
 from server.exchange import Stopped
@@ -49,7 +50,7 @@ def test_one_site_equals_local_training(toy, toy_study, norm: str, optimizer: st
     stream = derive(study.seed, "batches", *sorted(c.content for c in cases))
     batches = (Batches(cases, study, stream).at(step) for step in range(9))
     loss = build_loss(study, net)
-    train(net, loss, make_optimizer(net, study.training), batches, study.training, Span(0, 9, 9), Terms())
+    train(net, loss, make_optimizer(net, study.training), batches, study.training, Span(0, 9, 9))
     assert same(final(run), Schema.of(study).pack(net.state_dict()))
 
 
@@ -102,7 +103,7 @@ def test_proximal_gradient_is_mu_times_distance() -> None:
 
     model = OnPixels()
     batches = [(image, torch.zeros(1))] * 3
-    train(model, Sum(), make_optimizer(model, settings), batches, settings, Span(0, 3, 3), Terms(proximal=2.0))
+    train(model, Sum(), make_optimizer(model, settings), batches, settings, Span(0, 3, 3), Proximal(2.0))
     expected = w0.clone()
     for _ in range(3):
         expected -= 0.1 * (torch.ones(1, 2) + 2.0 * (expected - w0))

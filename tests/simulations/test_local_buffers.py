@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from client.app import load_buffers
 from client.evaluation import evaluate
+from client.own_layers import load_own_layers
 from client.training import channels_last
 from common.nets import build_net
 from common.wire import Schema
@@ -20,11 +20,12 @@ def test_final_test_uses_the_best_rounds_buffers(toy, toy_study, monkeypatch: py
     copies = toy.folder / "copies"
     state = toy.folder / "out" / "sites" / "a" / "state" / "run"
 
-    def falling(self: Run, now, flat) -> float:
+    def falling(self: Run, now, flat) -> dict[str, float]:
         shutil.copytree(state, copies / str(now.round))
-        return 1 / now.round
+        return {"a": 1 / now.round}
 
     monkeypatch.setattr(Run, "_validate", falling)
+    monkeypatch.setattr("server.rounds.best_among", lambda scores, now, path: now.best_metric)
     toy.add("a", 0)
     toy.add("b", 100)
     study = toy_study(rounds={"buffers": "local", "number": 4}, training={"steps": 12, "rate": 0.02, "augment": "none"})
@@ -34,7 +35,7 @@ def test_final_test_uses_the_best_rounds_buffers(toy, toy_study, monkeypatch: py
     def by_hand(number: int) -> float:
         net = channels_last(build_net(study))
         Schema.of(study).load(run.best(), net)
-        load_buffers(net, study, load_file(copies / str(number) / f"round-{number:05d}.safetensors"))
+        load_own_layers(net, study, load_file(copies / str(number) / f"round-{number:05d}.safetensors"))
         (result,) = evaluate(net, toy.sites["a"](study).test, study, torch.device("cpu"))
         return result.dice[0]
 
