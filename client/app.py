@@ -21,6 +21,7 @@ from client.gates import gate_in, gate_out
 from client.halves import corrections
 from client.own_layers import load_own_layers, own_layers
 from client.policy import Policy
+from client.probe import loss_on_first
 from client.site import Limits, SiteConfig
 from client.training import (
     Progress,
@@ -40,7 +41,7 @@ from common.nets import build_net
 from common.schema import CONTROL
 from common.seeds import derive
 from common.study import Study
-from common.traits import keeps_layers
+from common.traits import keeps_layers, traits_of
 from common.wire import Flat, Schema, Task
 
 log = logging.getLogger("fedscan.site")
@@ -207,6 +208,8 @@ def _train(site: OpenSite, message: Message, study: Study, task: Task) -> Messag
     batches = site.batches(study)
     progress, schema = site.progress(batches.stream, count), site.workplace.schema(study)
     extra = corrections(study, task.terms, schema, flat, kept, loss, partial(derive, batches.stream, "personal"))
+    gap = traits_of(study).gap
+    received = loss_on_first(net, loss, batches, study.training) if gap else 0.0
     torch.manual_seed(derive(batches.stream, "dropout", task.round))
     mean_loss = train(
         net,
@@ -223,6 +226,8 @@ def _train(site: OpenSite, message: Message, study: Study, task: Task) -> Messag
     state.stage(task.round, moments | own_layers(net, study) | extra.keep())
     metrics = {"num-examples": len(site.data(study).train), "steps": count, "loss": mean_loss,
                "seconds": progress.seconds + time.monotonic() - started}  # fmt: skip
+    if gap:
+        metrics |= {"loss-received": received, "loss-trained": loss_on_first(net, loss, batches, study.training)}
     sent = {CONTROL + name: value for name, value in extra.sent().items()}
     return wire.train_reply(message, schema.pack(net.state_dict() | sent), metrics)
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from common.cards import NetCard, card_of
+from common.cards import NetCard, StrategyCard, card_of
 from common.docstrings import descriptions
 from common.names import NETS
 from common.nets.describe import FP32_BYTES, size_of
@@ -46,6 +46,8 @@ def entry(registry: Registry, name: str) -> dict[str, Any]:
             "sizes": {f"{n}D": _size(name, n, small=False) for n in card.dimensions},
             "sizes_small": {f"{n}D": _size(name, n, small=True) for n in card.dimensions},
         }
+    if isinstance(card, StrategyCard):
+        facts |= {"equation": card.equation, "server": card.server, "site": card.site, "sent": card.sent}
     return facts
 
 

@@ -34,6 +34,7 @@ def fits(document: Document, study: Study) -> None:
     import torch
 
     from common.losses import build_loss
+    from common.names import STRATEGIES
     from common.nets import build_net, check_patch
     from common.nets.describe import activation_memory
 
@@ -54,6 +55,10 @@ def fits(document: Document, study: Study) -> None:
         activation_memory(study)
     except (ValueError, StudyError, RuntimeError) as error:
         raise within(("loss",), error) from None
+    try:
+        STRATEGIES.get(study.strategy.name)(**study.strategy.options)
+    except (ValueError, StudyError) as error:
+        raise within(("strategy",), error) from None
 
 
 def _remarks(study: Study) -> list[tuple[str, str]]:

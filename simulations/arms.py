@@ -7,7 +7,9 @@ strategy differs. Local training is a federation of one site; pooled training is
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from common.names import STRATEGIES
 from common.study import Choice, Study
+from common.wording import shown
 
 POOLED = "pooled"  # the name of the site that has all training cases
 
@@ -94,7 +96,9 @@ def arms(study: Study, compare: Sequence[Choice], sites: Sequence[str]) -> list[
 
 
 def _title(choice: Choice) -> str:
-    names = {"fedavg": "FedAvg", "fedprox": "FedProx"}
-    options = ", ".join(f"{'μ' if k == 'mu' else k} = {v:g}" for k, v in choice.options.items())
-    title = names.get(choice.name, choice.name)
-    return f"{title} ({options})" if options else title
+    """Its class and those of its options that are not the usual ones; μ always, because no value of it is usual."""
+    target = STRATEGIES.get(choice.name)
+    usual = {name: field.default for name, field in STRATEGIES.options(choice.name).model_fields.items()}
+    told = {name: value for name, value in choice.options.items() if name == "mu" or value != usual[name]}
+    options = ", ".join(f"{'μ' if name == 'mu' else name} = {shown(value)}" for name, value in told.items())
+    return f"{target.__name__} ({options})" if options else target.__name__

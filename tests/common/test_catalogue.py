@@ -8,12 +8,12 @@ from click.testing import CliRunner
 
 from common.catalogue import allowed, architecture, entry
 from common.cli import WRONG_USE, command, run
-from common.names import LOSSES, NETS, POSTPROCESS
+from common.names import LOSSES, NETS, POSTPROCESS, STRATEGIES
 from common.nets.unet import UNet
 from common.nets_page import page_text
 
 PAGE = Path(__file__).parents[2] / "docs" / "nets.md"
-ENTRIES = [(registry, name) for registry in (NETS, LOSSES, POSTPROCESS) for name in registry.names()]
+ENTRIES = [(registry, name) for registry in (NETS, LOSSES, POSTPROCESS, STRATEGIES) for name in registry.names()]
 
 
 def answer(*arguments: str) -> str:
