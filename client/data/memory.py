@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -77,10 +78,10 @@ class Memory:
             write_whole(self._path, lambda part: part.write_text(text, encoding="utf-8"))
 
     def _text(self) -> str:
-        return json.dumps({"hashes": self._hashes, "findings": self._findings}, ensure_ascii=False)
+        return json.dumps({"hashes": self._hashes, "findings": self._findings})
 
 
 def _name(key: str, case: Case) -> str:
     """Findings name case and files, so both belong to the name under which they are kept."""
     files = "\x1f".join([case.id, *map(str, case.images), str(case.label)])
-    return f"{key}:{hashlib.sha256(files.encode()).hexdigest()[:16]}"
+    return f"{key}:{hashlib.sha256(os.fsencode(files)).hexdigest()[:16]}"

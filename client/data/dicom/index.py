@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import sqlite3
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -44,11 +45,11 @@ class Index:
         """Size, modification time and record of every file under `root` that was seen before."""
         if self._open is None:
             return {}
-        prefix = f"{root}/"
+        ends = f"{root}/", f"{root}0", str(root)
         query = "SELECT path, size, changed, record FROM headers WHERE (path >= ? AND path < ?) OR path = ?"
         try:
-            rows = self._open.execute(query, (prefix, f"{root}0", str(root))).fetchall()
-            return {path: (size, changed, json.loads(record)) for path, size, changed, record in rows}
+            rows = self._open.execute(query, tuple(map(os.fsencode, ends))).fetchall()
+            return {os.fsdecode(path): (size, changed, json.loads(record)) for path, size, changed, record in rows}
         except (sqlite3.Error, ValueError):
             return {}
 
@@ -57,12 +58,12 @@ class Index:
         if self._open is None:
             return
         rows = [
-            (str(listed.file), listed.size, listed.changed, json.dumps(record, separators=(",", ":")))
+            (os.fsencode(listed.file), listed.size, listed.changed, json.dumps(record, separators=(",", ":")))
             for listed, record in new
         ]
         with contextlib.suppress(sqlite3.Error), self._open:
             self._open.executemany("INSERT OR REPLACE INTO headers VALUES (?, ?, ?, ?)", rows)
-            self._open.executemany("DELETE FROM headers WHERE path = ?", [(path,) for path in gone])
+            self._open.executemany("DELETE FROM headers WHERE path = ?", [(os.fsencode(path),) for path in gone])
 
 
 def _connected(path: Path) -> sqlite3.Connection:
@@ -73,7 +74,8 @@ def _connected(path: Path) -> sqlite3.Connection:
         if version != FORMAT:
             connection.execute("DROP TABLE IF EXISTS headers")
             connection.execute(f"PRAGMA user_version = {FORMAT}")
-        columns = "path TEXT PRIMARY KEY, size INTEGER, changed INTEGER, record TEXT"
+        # Names of files are bytes: not all of them are text.
+        columns = "path BLOB PRIMARY KEY, size INTEGER, changed INTEGER, record TEXT"
         connection.execute(f"CREATE TABLE IF NOT EXISTS headers ({columns}) WITHOUT ROWID")
         connection.commit()
     except BaseException:

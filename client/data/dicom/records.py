@@ -9,7 +9,7 @@ Number = float | int
 Mark = str | Number
 
 # Raise it when the same file would give another header: what a site has kept is then read again.
-FORMAT = 1
+FORMAT = 2
 
 
 class _Record(BaseModel):
