@@ -47,8 +47,8 @@ def check(
 ) -> None:  # fmt: skip
     """The quality gate: read every case, say what is wrong with it and what to do.
 
-    Ends with 0 when nothing is wrong (there may be warnings), 1 when cases are left out. The page has pictures of
-    patients and stays here.
+    Ends with 0 when there is no error (there may be warnings), 1 when there is one or no case can be used.
+    The page has pictures of patients and stays here.
     """
     from client.desk.check import check as run
 

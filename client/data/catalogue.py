@@ -109,9 +109,10 @@ def _read(site: SiteConfig, channels: int, names: Sequence[str], headers: Callab
             return Found(name, tuple(listed))
     if site.layout in ("auto", "dicom"):
         scanned = headers(site.data)
-        if scanned.stacks:
-            cases, findings = dicom_cases(scanned, site.series, names)
-            return Found("dicom", tuple(cases), (*scanned.findings, *findings), scanned.stacks)
+        cases, found = dicom_cases(scanned, site.series, names)
+        # Where nothing can be used, what was found says why.
+        if scanned.stacks or scanned.findings or found:
+            return Found("dicom", tuple(cases), (*scanned.findings, *found), scanned.stacks)
     looked = [LAYOUTS[name][1] for name in layouts]
     looked += [_TABLE] if site.layout in ("auto", "table") else []
     looked += ["DICOM series, in any folders"] if site.layout in ("auto", "dicom") else []

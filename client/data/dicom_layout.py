@@ -8,6 +8,7 @@ from client.data.dicom.objects import Item, Scan
 from client.data.gate.codes import finding
 from client.data.volume import Case, Finding, Stack
 from client.site import SeriesRule
+from common.registry import did_you_mean
 
 # The rule in `series:` that says which of several segmentations counts.
 LABEL = "label"
@@ -18,10 +19,11 @@ _KINDS = {"seg": "SEG", "rtstruct": "RTSTRUCT"}
 def dicom_cases(scan: Scan, rules: Mapping[str, SeriesRule], names: Sequence[str]) -> tuple[list[Case], list[Finding]]:
     """The cases in a folder of DICOM, and why volumes or segmentations are not among them.
 
-    With one channel, a case is a volume to which a segmentation refers; in a study (an examination) without any
-    segmentation every volume is a case without annotation. With several channels a case is an examination in which
-    each channel's rule fits one volume. A segmentation belongs to the volume that holds the most of the images to
-    which it refers. Where several segmentations refer to one volume, the rule `label` chooses.
+    With one channel, a case is a volume that fits the channel's rule and to which a segmentation refers; where none of
+    an examination's has one, each that fits is a case without annotation. With several channels a case is an
+    examination in which each channel's rule fits one volume. A segmentation belongs to the volume that holds the most
+    of the images to which it refers. Where several segmentations refer to one volume, the rule `label` chooses. What
+    the rules leave out although it is annotated is a finding.
 
     Args:
         scan: What lies in the folder.
@@ -29,13 +31,16 @@ def dicom_cases(scan: Scan, rules: Mapping[str, SeriesRule], names: Sequence[str
         names: The study's channels.
     """
     findings: list[Finding] = []
+    scan = scan._replace(stacks=_of_one_patient(scan.stacks, findings))
     labels = _labels_by_stack(scan, rules.get(LABEL), findings)
     cases: list[Case] = []
+    if names:
+        findings += [_unknown_rule(rule, names) for rule in rules if rule not in (*names, LABEL)]
     for examination in _examinations(scan.stacks).values():
         if len(names) > 1:
             cases += _of_channels(examination, rules, names, labels, findings)
         else:
-            cases += _of_volumes(examination, rules.get(names[0]) if names else None, labels, findings)
+            cases += _of_volumes(examination, rules.get(names[0]) if names else None, labels, names, findings)
     return cases, findings
 
 
@@ -48,7 +53,12 @@ def fits(stack: Stack | Item, rule: SeriesRule | None) -> bool:
         (rule.description, stack.description),
         (rule.volume, stack.name if isinstance(stack, Stack) else ""),
     )
-    return all(pattern is None or fnmatchcase(text.casefold(), pattern.casefold()) for pattern, text in said)
+    return all(pattern is None or _like(text.casefold(), pattern.casefold()) for pattern, text in said)
+
+
+def _like(text: str, pattern: str) -> bool:
+    """Also a text that is the pattern letter for letter, as brackets mean something in patterns."""
+    return text == pattern or fnmatchcase(text, pattern)
 
 
 def _examinations(stacks: Sequence[Stack]) -> dict[tuple[str, str], list[Stack]]:
@@ -58,12 +68,30 @@ def _examinations(stacks: Sequence[Stack]) -> dict[tuple[str, str], list[Stack]]
     return groups
 
 
-def _of_volumes(stacks: Sequence[Stack], rule: SeriesRule | None, labels: Mapping[str, Sequence[Item]],
-                findings: list[Finding]) -> Iterator[Case]:  # fmt: skip
-    annotated = any(labels.get(stack.id) for stack in stacks)
+def _of_one_patient(stacks: Sequence[Stack], findings: list[Finding]) -> tuple[Stack, ...]:
+    """The volumes whose series has one patient: where it has several, whose slices and labels are whose is unknown."""
+    patients: dict[str, set[str]] = defaultdict(set)
     for stack in stacks:
+        patients[stack.series].add(stack.patient)
+    for series, whose in patients.items():
+        if len(whose) > 1:
+            first = next(stack for stack in stacks if stack.series == series)
+            what = f"{first.files[0].parent}: {len(whose)} patients in one series"
+            findings.append(finding("dicom-several-patients", first.id, what))
+    return tuple(stack for stack in stacks if len(patients[stack.series]) == 1)
+
+
+def _of_volumes(stacks: Sequence[Stack], rule: SeriesRule | None, labels: Mapping[str, Sequence[Item]],
+                names: Sequence[str], findings: list[Finding]) -> Iterator[Case]:  # fmt: skip
+    chosen = [stack for stack in stacks if fits(stack, rule)]
+    annotated = any(labels.get(stack.id) for stack in chosen)
+    for stack in stacks:
+        if labels.get(stack.id) and not annotated:
+            what = f"{stack}: has a segmentation, and does not fit the rule of the channel {names[0]}"
+            findings.append(finding("dicom-not-chosen", stack.id, what))
+    for stack in chosen:
         own = labels.get(stack.id, ())
-        if fits(stack, rule) and (own or not annotated):
+        if own or not annotated:
             case = Case(stack.id, stack.patient, (stack,), None)
             yield from _with_label(case, own, findings)
 
@@ -106,13 +134,22 @@ def _labels_by_stack(scan: Scan, rule: SeriesRule | None, findings: list[Finding
         for instance in set(stack.instances):
             by_instance[instance].append(stack)
     labels: dict[str, list[Item]] = defaultdict(list)
+    unfit: dict[Stack, int] = defaultdict(int)
     for item in scan.items:
-        if item.kind in _KINDS and fits(item, rule):
-            own = _stack_of(item, by_series, by_instance)
+        if item.kind not in _KINDS:
+            continue
+        own = _stack_of(item, by_series, by_instance)
+        if fits(item, rule):
             if own is None:
                 findings.append(_no_image(item))
             else:
                 labels[own.id].append(item)
+        elif own is not None:
+            unfit[own] += 1
+    for stack, number in unfit.items():
+        if stack.id not in labels:
+            what = f"{stack}: {number} segmentation(s), of which the rule `{LABEL}` fits none"
+            findings.append(finding("dicom-label-rule", stack.id, what))
     return labels
 
 
@@ -131,6 +168,11 @@ def _stack_of(item: Item, by_series: Mapping[str, Sequence[Stack]], by_instance:
     most = max(held.values())
     # Ties are broken by the order of the scan, which does not depend on file names.
     return stacks[min((id_ for id_, number in held.items() if number == most))]
+
+
+def _unknown_rule(rule: str, names: Sequence[str]) -> Finding:
+    what = f"`series` has a rule for {rule}; the study's channels are {', '.join(names)}.{did_you_mean(rule, names)}"
+    return finding("dicom-unknown-rule", "", what)
 
 
 def _no_image(item: Item) -> Finding:

@@ -50,7 +50,7 @@ def prepare(study: Study, site: SiteConfig, *, cache: Path, home: Path,
     """
     labels = site_labels(study, site)
     found = look(site, len(study.data.channels), study.data.channels, home, listing)
-    wanted = [case for case in found.cases if case.id not in site.excluded]
+    wanted = [case for case in found.cases if not case.names & site.excluded.keys()]
     memory = Memory(home)
     work = partial(_case, study=study, labels=labels, cache=cache, memory=memory)
     results = _each(work, wanted, progress)
@@ -126,13 +126,13 @@ def _case(case: Case, *, study: Study, labels: SiteLabels, cache: Path, memory: 
 
 def _excluded(cases: Sequence[Case], site: SiteConfig) -> list[Finding]:
     """`excluded`: the site leaves the case out; `excluded-unknown`: it has no such case, perhaps a slip of the pen."""
-    known = {case.id for case in cases}
-    return [
-        finding("excluded", case, f"left out by the site: {reason}")
-        if case in known
-        else finding("excluded-unknown", "", f"the case {case} that is excluded does not exist")
-        for case, reason in site.excluded.items()
-    ]
+    findings = []
+    for name, reason in site.excluded.items():
+        own = [case.id for case in cases if name in case.names]
+        findings += [finding("excluded", case, f"left out by the site: {reason}") for case in own]
+        if not own:
+            findings.append(finding("excluded-unknown", "", f"the case {name} that is excluded does not exist"))
+    return findings
 
 
 def _divided(study: Study, site: SiteConfig, home: Path, usable: Sequence[CachedCase],
@@ -155,8 +155,13 @@ def _refuse(study: Study, site: SiteConfig, data: SiteData) -> None:
         purpose = "for training" if site.use == "train" else "for testing"
         raise DataError(
             f"site {site.name}: no case of {site.data} can be used {purpose} ({len(data.usable)} usable, "
-            f"{len(data.findings)} finding(s)). {_listed(data.findings, 5) or 'Add annotated cases.'}"
+            f"{len(data.findings)} finding(s)). {_listed(_worst_first(data.findings), 5) or 'Add annotated cases.'}"
         )
+
+
+def _worst_first(findings: Sequence[Finding]) -> list[Finding]:
+    order = ("error", "warning", "info")
+    return sorted(findings, key=lambda found: order.index(found.severity))
 
 
 def _listed(findings: Sequence[Finding], most: int) -> str:

@@ -129,6 +129,12 @@ class Case:
     images: tuple[Source, ...]
     label: Path | None
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Its id, and those of its DICOM volumes and series, under which other studies may know it."""
+        stacks = [image for image in self.images if isinstance(image, Stack)]
+        return frozenset({self.id, *(s.id for s in stacks), *(local_id(s.series, "") for s in stacks)})
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -147,6 +153,10 @@ class Finding:
     case: str
     what: str
     remedy: str
+
+    def __post_init__(self) -> None:
+        # Names of files may hold signs that move a terminal's cursor, and bytes that are no text at all.
+        object.__setattr__(self, "what", "".join(c if c.isprintable() else "\ufffd" for c in self.what))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from client.data.gate.codes import LEAVING_OUT
 from client.data.gate.page import Checked, write_page
 from client.data.gate.privacy import check_privacy
 from client.data.gate.share import shared
@@ -29,7 +30,7 @@ _USED_FOR: tuple[Part, ...] = ("train", "validation", "test")
 
 
 def check(study_file: Path, site_file: Path, html: Path | None, share: Path | None, as_json: bool) -> bool:
-    """Read every case, show what is wrong, write the page; whether no case is left out."""
+    """Read every case, show what is wrong, write the page; whether there is no error, and a case to use."""
     study, site, home = opened(study_file, site_file)
     data = _prepared(study, site, home, as_json, insist=False)
     data = replace(data, findings=(*data.findings, *check_privacy(data.found, site.data)))
@@ -46,7 +47,7 @@ def check(study_file: Path, site_file: Path, html: Path | None, share: Path | No
         click.echo(f"with pictures, for this site only: {page}")
         if share is not None:
             click.echo(f"without anything that names a patient or a file, to show the coordinator: {share}")
-    return not any(finding.severity == "error" for finding in data.findings)
+    return bool(data.usable) and not any(finding.severity == "error" for finding in data.findings)
 
 
 def prepare(study_file: Path, site_file: Path, as_json: bool) -> None:
@@ -57,7 +58,7 @@ def prepare(study_file: Path, site_file: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(_counts(data)))
         return
-    for line in (*_usable(site, data), *_by_severity([f for f in data.findings if f.severity == "error"])):
+    for line in (*_usable(site, data), *_by_severity(_left_out(data))):
         click.echo(line)
     click.echo(f"ready in {places(home).cache}, after {time.monotonic() - started:.0f} s")
 
@@ -114,9 +115,14 @@ def bars(quiet: bool) -> Iterator[_Bars]:
 
 def _counts(data: SiteData) -> dict[str, object]:
     parts = {part: len(getattr(data, part)) for part in _USED_FOR}
-    left_out = Counter(finding.code for finding in data.findings if finding.severity == "error")
+    left_out = Counter(finding.code for finding in _left_out(data))
     return {"found": len(data.found), "usable": len(data.usable), "parts": parts, "patients": len(data.patients),
             "left_out": dict(left_out)}  # fmt: skip
+
+
+def _left_out(data: SiteData) -> list[Finding]:
+    """Why cases are left out."""
+    return [f for f in data.findings if f.severity == "error" or f.code in LEAVING_OUT]
 
 
 def _usable(site: SiteConfig, data: SiteData) -> Iterator[str]:

@@ -16,7 +16,14 @@ from common.registry import did_you_mean
 def exclude(case: str, reason: str, file: Path) -> None:
     """Leave `case` of the site in `file` out; raises DataError when the site has no such case."""
     site = site_of_file(file)
-    known = [found.id for found in look(site, 1, (), places(file.resolve().parent).runs).cases]
+    try:
+        found = look(site, 1, (), places(file.resolve().parent).runs)
+    except DataError as error:
+        # The decision counts also while the scans are away, or cannot be told apart without a study.
+        click.echo(f"not looked up whether there is such a case: {error}", err=True)
+        known = [case]
+    else:
+        known = [*(own.id for own in found.cases), *(stack.id for stack in found.stacks)]
     if case not in known and case not in site.excluded:
         raise DataError(f"there is no case {case} in {site.data}.{did_you_mean(case, known)}")
     if not reason.strip():

@@ -21,7 +21,7 @@ def run(study_file: Path, site_file: Path, out: Path, dates: Dates, characterist
     with bars(False) as shown:
         files = shown.of("looking at files")
         found = look(site, len(study.data.channels), study.data.channels, places(home).runs, files)
-        cases = [case for case in found.cases if case.id not in site.excluded]
+        cases = [case for case in found.cases if not case.names & site.excluded.keys()]
         record = export(cases, out, site, options, shown.of("writing copies"), home=home)
     click.echo(f"{record.cases} cases of {record.patients} patients, {len(record.files)} files: {out}")
     click.echo(f"{record.profile}; options {', '.join(record.options) or 'none'}; dates {record.dates}")

@@ -6,8 +6,9 @@ from client.data.dicom.records import Header
 
 # Modalities (0008,0060) whose pictures are projections: they have no place along a normal.
 PROJECTIONS = ("MG", "DX", "CR", "XA", "RF", "IO", "PX", "RG")
-# Modalities whose pictures are never slices of the body or projections through it.
-_NEVER = ("US", "IVUS", "ES", "XC", "GM", "SM", "OP", "OPT", "OAM", "DOC", "ECG", "HD", "SC", "KO", "PR", "SR")
+# Modalities whose pictures are never slices of the body or projections through it that a diagnosis is made on.
+_NEVER = ("US", "IVUS", "ES", "XC", "GM", "SM", "OP", "OPT", "OAM", "DOC", "ECG", "HD", "SC", "KO", "PR", "SR",
+          "RTDOSE", "RTIMAGE")  # fmt: skip
 _SECONDARY = "1.2.840.10008.5.1.4.1.1.7"
 
 

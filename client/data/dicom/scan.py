@@ -1,6 +1,7 @@
 """The one way into a folder of DICOM: what is there, what can be read, and why the rest cannot."""
 
 import hashlib
+import os
 import shutil
 import tempfile
 from collections import Counter, defaultdict
@@ -179,8 +180,8 @@ def _refused(refusals: Sequence[tuple[Path, Refusal]]) -> list[Finding]:
 def _unpacked(archive: Listed, into: Path | None, workers: Workers) -> list[Listed]:
     """The DICOM files of an archive, which is unpacked once."""
     if into is None:
-        raise Unreadable("unsupported", "a zip archive; there is no folder to unpack it")
-    name = hashlib.sha256(f"{archive.file}\x1f{archive.size}\x1f{archive.changed}".encode()).hexdigest()[:16]
+        raise Unreadable("unsupported", "zip; `fedscan data check` and `prepare` unpack it")
+    name = hashlib.sha256(os.fsencode(f"{archive.file}\x1f{archive.size}\x1f{archive.changed}")).hexdigest()[:16]
     folder = into / name
     if not folder.is_dir():
         into.mkdir(parents=True, exist_ok=True)

@@ -131,6 +131,26 @@ LAYOUT = {
         "not exactly one volume of an examination is the image channel",
         "Say in site.yaml under `series` which series is the channel (modality, description, volume).",
     ),
+    "dicom-several-patients": Code(
+        "error",
+        "one series has several patients",
+        "Find out whose it is, and have it sent again; copies with another name or number belong elsewhere.",
+    ),
+    "dicom-not-chosen": Code(
+        "warning",
+        "a volume has a segmentation, and `series` chooses none such of its examination",
+        "Correct the channel's rule under `series` in site.yaml; right if another structure was drawn there.",
+    ),
+    "dicom-label-rule": Code(
+        "warning",
+        "a volume has segmentations, and the rule `label` fits none of them",
+        "Correct `label` under `series` in site.yaml; `fedscan data inspect` lists what is there.",
+    ),
+    "dicom-unknown-rule": Code(
+        "warning",
+        "a rule under `series` is for no channel of the study",
+        "Correct its name in site.yaml, or take it away.",
+    ),
     "dicom-no-image": Code(
         "warning",
         "a segmentation refers to images that are not here, or to several volumes alike",

@@ -1,16 +1,22 @@
 """`fedscan data …` as a hospital types it, on real DICOM and on files made here."""
 
 import json
+import os
 import stat
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
 
+from client.data.catalogue import look
 from client.site import site_of_file
 from common.cli import run
 from common.errors import DataError
+from tests.client.data.dicom.series import data_sets, smooth, write
 
 STUDY = """
 name: boxes
@@ -108,6 +114,103 @@ def test_an_excluded_case_is_left_out_until_it_is_included(home: Path, capsys: p
     assert run(["data", "include", "case3"]) == 1
     assert run(["data", "exclude", "case33", "--reason", "x"]) == 1
     assert "Did you mean 'case3'" in capsys.readouterr().err
+
+
+def dicom_hospital(home: Path, series: dict[str, str]) -> None:
+    """One examination: a series of this description in each folder; in a second study two of them are channels."""
+    study, frame = generate_uid(), generate_uid()
+
+    def one(_: int, data: Dataset) -> None:
+        data.StudyInstanceUID, data.FrameOfReferenceUID = study, frame
+
+    for folder, description in series.items():
+        sets = data_sets(smooth((5, 9, 8)), modality="MR", change=one)
+        for data in sets:
+            data.SeriesDescription = description
+        write(sets, home / "scans" / folder)
+    (home / "both.yaml").write_text(STUDY.replace("labels: [box]", "labels: [box], channels: [adc, t2]"))
+    (home / "study.yaml").write_text(STUDY.replace("labels: [box]", "labels: [box], channels: [t2]"))
+    (home / "site.yaml").write_text(
+        "name: here\ndata: scans\nseries: {t2: {description: T2}, adc: {description: ADC}}\n"
+    )
+
+
+def test_who_is_left_out_of_one_study_is_left_out_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                         capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    dicom_hospital(tmp_path, {"a": "ADC", "b": "T2"})
+    one, both = (
+        look(site_of_file(tmp_path / "site.yaml"), len(names), names).cases for names in (["t2"], ["adc", "t2"])
+    )
+    assert [case.id for case in one] != [case.id for case in both]
+    assert said(capsys, "data", "exclude", one[0].id, "--reason", "consent withdrawn")[0] == 0
+    _, text = said(capsys, "data", "check", "both.yaml", "--json")
+    codes = [(finding["code"], finding["case"]) for finding in json.loads(text)["findings"]]
+    assert ("excluded", both[0].id) in codes
+    assert not {"no-label", "excluded-unknown"} & {code for code, _ in codes}
+    # Any volume of a case names it.
+    assert said(capsys, "data", "include", one[0].id)[0] == 0
+    assert said(capsys, "data", "exclude", both[0].id, "--reason", "consent withdrawn")[0] == 0
+
+
+def test_a_series_left_out_stays_out_when_it_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                                   capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    dicom_hospital(tmp_path, {"b": "T2"})
+    (case,) = look(site_of_file(tmp_path / "site.yaml"), 1, ["t2"]).cases
+    assert said(capsys, "data", "exclude", case.id, "--reason", "consent withdrawn")[0] == 0
+    files = sorted((tmp_path / "scans/b").iterdir())
+    for file in files:  # The same series once more, turned: it now holds two volumes with names of their own.
+        data = dcmread(file)
+        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        data.ImageOrientationPatient = [0, 1, 0, 1, 0, 0]
+        data.save_as(file.with_name(f"{file.name}-turned"))
+    cases = look(site_of_file(tmp_path / "site.yaml"), 1, ["t2"]).cases
+    assert len(cases) == 2
+    assert case.id not in {own.id for own in cases}
+    _, text = said(capsys, "data", "check", "study.yaml", "--json")
+    assert [f["code"] for f in json.loads(text)["findings"]].count("excluded") == 2
+
+
+def test_a_case_can_be_left_out_while_the_scans_are_away(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "scans").rename(home / "elsewhere")
+    assert run(["data", "exclude", "case3", "--reason", "consent withdrawn"]) == 0
+    assert "not looked up" in capsys.readouterr().err
+    (home / "elsewhere").rename(home / "scans")
+    assert "5 of 6 cases can be used" in said(capsys, "data", "check", "study.yaml")[1]
+
+
+def test_names_that_are_no_text_do_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                           capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    dicom_hospital(tmp_path, {os.fsdecode(b"M\xfcller\x1b[31m"): "T2"})
+    for _ in range(2):  # The second time from what was remembered.
+        code, text = said(capsys, "data", "check", "study.yaml")
+        assert code == 1
+        assert "scans/M\ufffdller\ufffd[31m: no label file" in text
+
+
+def test_where_no_volume_is_whole_it_is_said_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                 capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    dicom_hospital(tmp_path, {"b": "T2"})
+    in_order = sorted((dcmread(f).ImagePositionPatient[2], f) for f in (tmp_path / "scans/b").iterdir())
+    in_order[2][1].unlink()
+    assert "dicom-missing-slice" in said(capsys, "data", "inspect", "scans")[1]
+    code, text = said(capsys, "data", "check", "study.yaml")
+    assert code == 1
+    assert "dicom-missing-slice: 1" in text
+    assert run(["data", "prepare", "study.yaml"]) == 1
+    assert "1 slice(s) are missing" in capsys.readouterr().err
+
+
+def test_prepare_says_of_every_case_why_it_is_not_used(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "scans/labels/case1.nii.gz").unlink()
+    assert said(capsys, "data", "exclude", "case2", "--reason", "moved")[0] == 0
+    _, text = said(capsys, "data", "prepare", "study.yaml")
+    assert "4 of 6 cases can be used" in text
+    assert "case1.nii.gz: no label file" in text
+    assert "left out by the site: moved" in text
 
 
 def test_a_damaged_list_of_exclusions_stops_everything(home: Path) -> None:
