@@ -23,15 +23,15 @@ from common.errors import DataError
 
 # Reason -> what is the matter, what to do.
 REFUSALS = {
-    "face": ("may show a face", "Remove the face first, or export with the option for faces if your rules allow it."),
+    "face": ("may show a face", "Remove the face first, or export with --faces if your rules allow it."),
     "face-unknown": (
         "is large enough to show a face, and does not say which part of the body it shows",
-        "Look at it; if there is no face, export with the option for faces.",
+        "Look at it; if there is no face, export with --faces.",
     ),
     "burned-in": ("says that there is text in its pixels (0028,0301)", "Mask the text first, or exclude the case."),
     "burned-in-unknown": (
         "is of a kind that often shows text, and does not say that it has none",
-        "Look at it; if there is no text, export with the option for inspected images.",
+        "Look at it; if there is no text, export with --inspected.",
     ),
     "modality": ("is of a kind that is not exported", "Exclude the case."),
     "palette": ("has pixels that are colours of a palette", "Exclude the case."),

@@ -101,6 +101,7 @@ def export(cases: Sequence[Case], out: Path, site: SiteConfig, options: ExportOp
     _begin(out, options, secret, software)
     shared = Shared(options, secret, software, workers or shared_workers())
     results = _each(_Work(out, shared), cases, progress)
+    _take_away(out, results)
     record = _record(results, options, software)
     if not record.cases:
         listed = "\n".join(f"  {f.case}: {f.what}. {f.remedy}" for f in record.findings[:5])
@@ -177,6 +178,19 @@ def _each(work: _Work, cases: Sequence[Case], progress: Callable[[int, int], Non
         finally:
             pool.shutdown(cancel_futures=True)
     return [future.result() for future in futures]
+
+
+def _take_away(out: Path, results: Sequence[CaseExport]) -> None:
+    """What was written before a stop, of cases that were excluded or refused since."""
+    listed = {out / result.patient / result.name for result in results if not result.finding}
+    for patient in out.iterdir():
+        if patient.name == _UNFINISHED or not patient.is_dir():
+            continue
+        for case in patient.iterdir():
+            if case not in listed:
+                shutil.rmtree(case)
+        if not any(patient.iterdir()):
+            patient.rmdir()
 
 
 def _record(results: Sequence[CaseExport], options: ExportOptions, software: str) -> Record:

@@ -153,6 +153,21 @@ def test_a_stopped_export_goes_on_and_ends_the_same(hospital: Any, monkeypatch: 
     assert contents(out) == contents(whole)
 
 
+def test_a_case_that_is_left_out_after_a_stop_is_in_no_copy(hospital: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = [hospital.patient(n) for n in (1, 2)]
+    with monkeypatch.context() as stopped:
+        stopped.setattr("client.data.export.run._take_away", lambda *_: 1 / 0)  # All is written, nothing is listed.
+        with pytest.raises(ZeroDivisionError):
+            hospital.export(*cases)
+    assert len(list((hospital.root / "out").glob("P-*"))) == 2
+    (hospital.root / "out/cases.csv").write_text("half")
+    out, record = hospital.export(cases[1])
+    assert record.cases == 1
+    assert len(list(out.glob("P-*"))) == 1
+    written = {name for name in contents(out) if name.startswith("P-")}
+    assert written == set(record.files)
+
+
 def test_nothing_is_written_among_the_scans_or_over_something_else(hospital: Any) -> None:
     case = hospital.patient()
     before = contents(hospital.scans)
