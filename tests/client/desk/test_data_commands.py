@@ -153,8 +153,9 @@ def test_who_is_left_out_of_one_study_is_left_out_of_all(tmp_path: Path, monkeyp
     assert said(capsys, "data", "exclude", both[0].id, "--reason", "consent withdrawn")[0] == 0
 
 
-def test_a_series_left_out_stays_out_when_it_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                                   capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+def test_a_series_left_out_stays_out_when_it_grows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     dicom_hospital(tmp_path, {"b": "T2"})
     (case,) = look(site_of_file(tmp_path / "site.yaml"), 1, ["t2"]).cases
