@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 # Instead of a rule: nobody here annotates this label. Where it is, is not known; it is not background.
 UNLABELLED = "unlabelled"
@@ -65,8 +65,15 @@ def _kind(value: Any) -> str:
     return "text" if isinstance(value, str) else "number"
 
 
+def _spelt(text: str) -> str:
+    """A slip in the one word that is no name would quietly make background of what nobody annotated."""
+    if text != UNLABELLED and text.strip().casefold() in (UNLABELLED, "unlabeled"):
+        raise ValueError(f"write `{UNLABELLED}`, if nobody here annotates it")
+    return text
+
+
 _Number = Annotated[int, Tag("number")]
-_Text = Annotated[str, Field(min_length=1, max_length=256), Tag("text")]
+_Text = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_spelt), Tag("text")]
 _Code = Annotated[LabelCode, Tag("code")]
 _Range = Annotated[LabelRange, Tag("range")]
 LabelEntry = Annotated[_Number | _Text | _Code, Discriminator(_kind)]

@@ -1,6 +1,7 @@
 """Finds the cases of a site, however they lie there."""
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -82,11 +83,18 @@ def look(site: SiteConfig, channels: int, names: Sequence[str] = (), home: Path 
     if not site.data.exists():
         raise DataError(f"{site.data}: no such folder or file. Correct `data` in the file of site {site.name}.")
     found = _read(site, channels, names, _scanner(home, progress))
-    twice = [id_ for id_, times in Counter(case.id for case in found.cases).items() if times > 1]
+    cases = [replace(case, id=_plain(case.id), patient=_plain(case.patient)) for case in found.cases]
+    twice = [id_ for id_, times in Counter(case.id for case in cases).items() if times > 1]
     if twice:
         raise DataError(f"{site.data}: the case {twice[0]} exists twice. Rename one of the two.")
-    _log.info("layout %s: %d cases", found.layout, len(found.cases))
-    return found._replace(cases=tuple(sorted(found.cases, key=lambda case: case.id)))
+    _log.info("layout %s: %d cases", found.layout, len(cases))
+    return found._replace(cases=tuple(sorted(cases, key=lambda case: case.id)))
+
+
+def _plain(name: str) -> str:
+    """A name that can be written and shown: the bytes of files' names need be no text, and may move a cursor."""
+    text = os.fsencode(name).decode("latin-1") if any("\ud800" <= sign <= "\udfff" for sign in name) else name
+    return "".join(sign if sign.isprintable() else "_" for sign in text)
 
 
 def _scanner(home: Path | None, progress: Progress | None) -> Callable[[Path], Scan]:

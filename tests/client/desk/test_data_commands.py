@@ -191,6 +191,16 @@ def test_names_that_are_no_text_do_no_harm(tmp_path: Path, monkeypatch: pytest.M
         assert "scans/M\ufffdller\ufffd[31m: no label file" in text
 
 
+def test_cases_named_by_bytes_that_are_no_text(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for file in ("scans/images/case1.nii.gz", "scans/labels/case1.nii.gz"):
+        (home / file).rename(os.fsdecode(os.fsencode((home / file).parent) + b"/M\xfcller\x1b[31m.nii.gz"))
+    code, text = said(capsys, "data", "check", "study.yaml")
+    assert code == 0
+    assert "6 of 6 cases can be used" in text
+    assert said(capsys, "data", "exclude", "M\xfcller_[31m", "--reason", "moved")[0] == 0
+    assert "5 of 6 cases can be used" in said(capsys, "data", "check", "study.yaml")[1]
+
+
 def test_where_no_volume_is_whole_it_is_said_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                  capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)

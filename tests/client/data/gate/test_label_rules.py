@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from client.data.labels import label_map
 from client.site import SiteConfig
@@ -25,6 +26,14 @@ def test_label_rules() -> None:
     assert grey.unknown(stored) == []
     default = label_map(["a", "b", "c"], {"c": 9})
     np.testing.assert_array_equal(default.apply(np.array([0, 1, 2, 9])), [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("word", ["unlabeled", "Unlabelled", " unlabelled"])
+def test_a_slip_in_unlabelled_is_no_name(word: str) -> None:
+    with pytest.raises(ValidationError, match="write `unlabelled`"):
+        rules(lung=word)
+    with pytest.raises(ValidationError, match="write `unlabelled`"):
+        rules(lung=["Lung*", word])
 
 
 def test_voxels_that_nobody_labelled() -> None:
