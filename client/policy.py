@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from common.errors import PolicyError
+from common.metrics import QUARTILES, SPREADS, TOLD, WORST, Spread, count_key, score_key, spread_stats
 from common.study import Study
 
 Kind = Literal["join", "train", "evaluate", "result"]
@@ -29,6 +30,8 @@ class Policy(BaseModel):
         bytes: Largest reply, in bytes of arrays.
         small: Counts below this are withheld, and so is every score over so few cases.
         digits: Decimals of scores, losses and seconds; none leaves them as they are.
+        spread: The most that is told of how scores spread over the cases: `none`, `quartiles`, or the value of the
+            `worst` case as well.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -39,6 +42,7 @@ class Policy(BaseModel):
     bytes: int = Field(4_000_000_000, ge=1)
     small: int = Field(5, ge=1)
     digits: int | None = Field(4, ge=0, le=17)
+    spread: Spread = "quartiles"
 
     def check_study(self, study: Study, nbytes: int) -> None:
         """Refuse a study that asks for more than this lets out, before anything is prepared.
@@ -59,6 +63,9 @@ class Policy(BaseModel):
             raise _beyond("rate", f"asks for a learning rate of {asked.rate:g}; at most {self.rate:g} is allowed here")
         if nbytes > self.bytes:
             raise _beyond("bytes", f"asks for replies of {nbytes} bytes; at most {self.bytes} may leave here")
+        spread = study.evaluation.spread
+        if SPREADS.index(spread) > SPREADS.index(self.spread):
+            raise _beyond("spread", f"asks for evaluation.spread: {spread}; at most {self.spread} is told here")
 
     def check_training(self, cases: int, steps: int) -> None:
         """Refuse to train on too little; raises PolicyError."""
@@ -92,8 +99,14 @@ class Policy(BaseModel):
         for name, value in metrics.items():
             if (name in _COUNTS or name.startswith("cases.")) and 0 < value < self.small:
                 raise _beyond("small", f"has a count ({name}) below {self.small}")
-            if name.startswith("dice.") and value and not metrics[f"cases.{name.removeprefix('dice.')}"]:
+            metric, _, rest = name.partition(".")
+            label, _, what = rest.partition(".")
+            if not label or metric == "cases" or not value:
+                continue
+            if not metrics[count_key(label)] or not metrics.get(score_key(metric, label, TOLD), 1):
                 raise _beyond("small", f"has a score ({name}) over fewer than {self.small} cases")
+            if what in (*QUARTILES, WORST) and what not in spread_stats(self.spread):
+                raise _beyond("spread", f"tells of the spread ({name}); at most {self.spread} is told here")
         return {name: self._rounded(name, value) for name, value in metrics.items()}
 
     def _rounded(self, name: str, value: float) -> float:

@@ -4,12 +4,13 @@ A metric has one value per case and label. One rule for empty masks holds for al
 no value, and is left out of every mean. What a label counts that is in one map only, each metric says itself.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from common.cards import Card, described
+from common.names import METRICS
 from common.registry import did_you_mean
 
 Tolerance = Annotated[float, Field(gt=0, le=1000)]
@@ -17,6 +18,8 @@ Spread = Literal["none", "quartiles", "worst"]
 SPREADS: tuple[Spread, ...] = ("none", "quartiles", "worst")
 QUARTILES = {"q25": 0.25, "median": 0.5, "q75": 0.75}
 """What tells of the spread over a site's cases, besides the worst one."""
+
+WORST, TOLD = "worst", "told"
 
 DICE = "dice"
 """Always measured: by its mean on validation cases the best round is chosen."""
@@ -220,6 +223,41 @@ class LesionF1(Metric):
     def settings(self, label: str) -> dict[str, float]:
         """The same for all labels."""
         return {"overlap": self.overlap}
+
+
+def score_key(metric: str, label: str, what: str = "") -> str:
+    """The key of a number that leaves a site: `METRIC.LABEL` is the mean over its cases, `METRIC.LABEL.WHAT` the rest.
+
+    No label and no metric has a dot in its name.
+    """
+    return f"{metric}.{label}.{what}" if what else f"{metric}.{label}"
+
+
+def count_key(label: str) -> str:
+    """The key of the number of cases that have a Dice of `label`."""
+    return f"cases.{label}"
+
+
+def spread_stats(spread: Spread) -> tuple[str, ...]:
+    """What is told of each metric and label besides the mean."""
+    return {"none": (), "quartiles": tuple(QUARTILES), "worst": (*QUARTILES, WORST)}[spread]
+
+
+def score_limits(metrics: Iterable[str], labels: Iterable[str], spread: Spread) -> dict[str, float | None]:
+    """The keys of all scores by metric and label that leave a site with a judged model; each with its largest value.
+
+    Of Dice: the mean and the number of cases. Of any other metric: the mean, and `told`, which is 1 where it has a
+    value in as many cases as may be told of; how many those are would tell of the few in which it has none.
+    """
+    limits: dict[str, float | None] = {}
+    for label in labels:
+        limits[count_key(label)] = None
+        for name in metrics:
+            most = METRICS.get(name).most  # type: ignore[attr-defined]
+            limits |= {score_key(name, label, what): most for what in ("", *spread_stats(spread))}
+            if name != DICE:
+                limits[score_key(name, label, TOLD)] = 1.0
+    return limits
 
 
 def stated(metric: type[Metric] | Metric) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from pydantic import (
 
 from common.codes import SnomedCode, value_of
 from common.documents import Document, wrong_at
-from common.names import LOSSES, NETS, POSTPROCESS, STRATEGIES
+from common.metrics import DICE, Metric, Spread
+from common.names import LOSSES, METRICS, NETS, POSTPROCESS, STRATEGIES
 from common.registry import Registry, did_you_mean
 
 # Keys of a study file that only a simulation reads; they stand outside the digest.
@@ -91,6 +92,14 @@ def _from(registry: Registry) -> AfterValidator:
         return choice.model_copy(update={"options": registry.check(choice.name, choice.options)})
 
     return AfterValidator(check)
+
+
+def _with_dice(chosen: tuple[Choice, ...]) -> tuple[Choice, ...]:
+    """The metrics, each once, Dice among them."""
+    names = [choice.name for choice in chosen]
+    if len(set(names)) < len(names):
+        raise ValueError(f"each metric may stand once: {', '.join(names)}")
+    return chosen if DICE in names else (*chosen, Choice(name=DICE))
 
 
 class ZScore(Section):
@@ -274,7 +283,7 @@ Scheme = Annotated[Sliding | FixedPoint, Field(discriminator="method")]
 
 
 class Evaluation(Section):
-    """Which patients are kept apart, when the global model is validated, and how it looks at an image.
+    """Which patients are kept apart, when the global model is validated, how it looks at an image, what is measured.
 
     Attributes:
         validation: Share of a site's patients on which models are chosen.
@@ -285,6 +294,9 @@ class Evaluation(Section):
         scheme: How the net's windows go over an image.
         mirror: Mean over the image and its mirror images along every combination of axes; for structures that look
             alike mirrored, since training shows no mirror images.
+        metrics: What is measured of each case and label; Dice always is, and by it the best round is chosen.
+        spread: What a site tells of the spread over its cases besides the means: `none`, `quartiles`, or the `worst`
+            case's value as well; sites may refuse (`policy.spread` in site.yaml).
     """
 
     validation: Fraction = 0.2
@@ -294,6 +306,10 @@ class Evaluation(Section):
     overlap: float = Field(0.5, ge=0, lt=1)
     scheme: Scheme = Sliding()
     mirror: bool = False
+    metrics: Annotated[tuple[Annotated[Choice, _from(METRICS)], ...], AfterValidator(_with_dice)] = Field(
+        (Choice(name=DICE), Choice(name="hd95")), max_length=16, validate_default=True
+    )
+    spread: Spread = "quartiles"
 
     @model_validator(mode="after")
     def _something_left(self) -> Self:
@@ -337,6 +353,14 @@ class Study(Section):
         return self
 
     @model_validator(mode="after")
+    def _metrics_fit(self) -> Self:
+        for i, choice in enumerate(self.evaluation.metrics):
+            metric: Metric = METRICS.get(choice.name)(**choice.options)
+            for option, text in metric.misfits(self.data.dimensions, self.data.labels):
+                raise wrong_at(f"evaluation.metrics.{i}.{option}", text)
+        return self
+
+    @model_validator(mode="after")
     def _steps_fit(self) -> Self:
         late = ""
         for i, choice in enumerate(self.postprocess):
@@ -354,6 +378,11 @@ class Study(Section):
     def classes(self) -> int:
         """Output channels of the net: the labels and the background."""
         return len(self.data.labels) + 1
+
+    def metrics(self) -> dict[str, Metric]:
+        """What is measured, by name; Dice first."""
+        chosen = sorted(self.evaluation.metrics, key=lambda c: c.name != DICE)
+        return {c.name: METRICS.get(c.name)(**c.options) for c in chosen}
 
     def canonical(self) -> bytes:
         """The study as bytes that are the same for equal studies: JSON, keys sorted, no white space, UTF-8."""

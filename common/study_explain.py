@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from common import wire
+from common.cards import card_of
 from common.docstrings import descriptions, summary
-from common.names import LOSSES, NETS, POSTPROCESS, STRATEGIES
+from common.metrics import TOLD, WORST
+from common.names import LOSSES, METRICS, NETS, POSTPROCESS, STRATEGIES
 from common.nets.describe import activation_memory, net_size
 from common.registry import Registry
 from common.study import Choice, Rounds, Study
@@ -114,6 +116,8 @@ def _runs(study: Study, known: dict[str, Any]) -> Iterator[str]:
         yield "    mean over the image and its mirror images along every combination of axes"
     for step in study.postprocess:
         yield from _choice("then", POSTPROCESS, step)
+    for metric in kept.metrics:
+        yield from _choice("measured", METRICS, metric)
 
 
 def _choice(kind: str, registry: Registry, choice: Choice) -> Iterator[str]:
@@ -141,7 +145,10 @@ def _leaves(study: Study, known: dict[str, Any]) -> Iterator[str]:
     yield f"  every round: the weights of the net after training, {arrays}, {in_bytes(update['bytes'])}"
     for when, items in known["leaves"].items():
         yield f"  {when}:" + ("" if when != "once" else " the site's name and")
-        yield from (f"    {key}: {text}" for key, text in items.items())
+        yield from (f"    {key}: {text}" for key, text in items.items() if key.count(".") < 2)
+        more = sorted({key.split(".")[2] for key in items if key.count(".") == 2})
+        if more:
+            yield f"    METRIC.LABEL.{{{', '.join(more)}}}: {_spread_words(more)}"
     yield ""
     yield "What never leaves your site"
     yield from (f"  {thing}" for thing in known["stays"])
@@ -150,6 +157,15 @@ def _leaves(study: Study, known: dict[str, Any]) -> Iterator[str]:
     yield "  Weights are computed from scans, and who sees one site's weights may infer something of them (Zhu et al."
     yield "  2019, arXiv 1906.08935): the coordinator must be trusted with them. A mean over a single case is that"
     yield "  case's result: take part with several validation and test patients."
+
+
+def _spread_words(more: list[str]) -> str:
+    """What is told of each metric and label besides its mean."""
+    words = {
+        TOLD: "whether enough cases have a value", "q25": "quartiles over the cases, none of them one case's value",
+        WORST: "the value of the worst case",
+    }  # fmt: skip
+    return "; ".join(text for key, text in words.items() if key in more)
 
 
 def _totals(study: Study, known: dict[str, Any]) -> Iterator[str]:
@@ -161,13 +177,22 @@ def _totals(study: Study, known: dict[str, Any]) -> Iterator[str]:
 
 
 def _worded(keys: frozenset[str]) -> dict[str, str]:
-    """Metric keys with their meaning; `dice.LABEL` and `cases.LABEL` are per label."""
-    meaning = {}
-    for key in sorted(keys):
-        what, _, label = key.partition(".")
-        per = {"dice": f"mean Dice of {label}", "cases": f"number of cases whose Dice of {label} exists"}
-        meaning[key] = per[what] if label else _METRICS[key]
-    return meaning
+    """Metric keys with their meaning; those with a dot are per label, see `common.metrics.score_limits`."""
+    return {key: _score(*key.split(".")) if "." in key else _METRICS[key] for key in sorted(keys)}
+
+
+def _score(metric: str, label: str, what: str = "") -> str:
+    if metric == "cases":
+        return f"number of cases whose Dice of {label} exists"
+    name = card_of(METRICS.get(metric)).title
+    return {
+        "": f"mean {name} of {label}",
+        TOLD: f"1 if enough cases have a {name} of {label}, else 0",
+        WORST: f"the worst case's {name} of {label}",
+        "q25": f"{name} of {label} that a quarter of the cases are below",
+        "median": f"{name} of {label} that half of the cases are below",
+        "q75": f"{name} of {label} that three quarters of the cases are below",
+    }[what]
 
 
 def in_bytes(n: int) -> str:

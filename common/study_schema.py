@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from common.docstrings import descriptions, summary
-from common.names import LOSSES, NETS, POSTPROCESS, STRATEGIES
+from common.names import LOSSES, METRICS, NETS, POSTPROCESS, STRATEGIES
 from common.registry import Registry
 from common.study import (
     SIMULATION_KEYS,
@@ -48,6 +48,7 @@ def study_schema() -> dict[str, Any]:
     steps = schema["properties"]["postprocess"]
     steps["items"] = _choice(POSTPROCESS, definitions)
     steps["description"] = "What is done with what the net found, in this order: at validation, test and prediction."
+    definitions["Evaluation"]["properties"]["metrics"]["items"] = _choice(METRICS, definitions)
     for key in SIMULATION_KEYS:
         schema["properties"][key] = {"description": "For simulations only; outside the digest."}
     return {"$schema": DRAFT, **schema, "title": "fedscan study", "description": summary(Study)}

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common import errors
 from common.errors import FedscanError, WireError
+from common.metrics import score_limits
 from common.schema import Entry as Entry
 from common.schema import Flat as Flat
 from common.schema import Schema as Schema
@@ -184,14 +185,23 @@ def train_metric_keys(study: Study) -> frozenset[str]:
 
 
 def evaluate_metric_keys(study: Study) -> frozenset[str]:
-    """Every metric that a validation may return: case counts and mean Dice, over all labels and per label."""
-    per_label = (f"{what}.{label}" for label in study.data.labels for what in ("dice", "cases"))
-    return frozenset({"num-examples", "dice", "seconds", *per_label})
+    """Every metric that a validation returns: cases and mean Dice over all labels; per label see `score_limits`."""
+    return frozenset(evaluate_metric_limits(study))
+
+
+def evaluate_metric_limits(study: Study, counted: float = math.inf) -> dict[str, float]:
+    """The metrics of a validation, each with the largest value that it may have; `counted` for what has no end."""
+    scores = score_limits(study.metrics(), study.data.labels, study.evaluation.spread)
+    limits: dict[str, float | None] = {"num-examples": None, "dice": 1.0, "seconds": None, **scores}
+    return {key: counted if most is None else most for key, most in limits.items()}
 
 
 # The site's word that it has the result; always 1.
 RESULT_METRIC_KEYS = frozenset({"stored"})
 JOIN_METRIC_KEYS = frozenset({"train", "validation", "test", "patients", "steps"})
+
+
+_SIGNED = ("loss", "volume_error.")
 
 
 def read_metrics(message: Message, keys: frozenset[str], limits: Mapping[str, float]) -> dict[str, float]:
@@ -206,7 +216,7 @@ def read_metrics(message: Message, keys: frozenset[str], limits: Mapping[str, fl
         value = found[key]
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise WireError(f"metric {key} is not a finite number")
-        if not 0 <= value <= limits.get(key, math.inf) and not key.startswith("loss"):
+        if not 0 <= value <= limits.get(key, math.inf) and not key.startswith(_SIGNED):
             raise WireError(f"metric {key} is {value:g}, outside 0 … {limits.get(key, math.inf):g}")
         values[key] = value
     return values

@@ -77,7 +77,7 @@ class Run:
         self._checkpoints = Checkpoints(folder / "checkpoints", study.digest(), self._schema)
         self._spool = Spool(folder / "spool", self._schema)
         self._events = Events(folder / "events.jsonl", listener)
-        self._metric_keys = wire.evaluate_metric_keys(study)
+        self._metric_limits = wire.evaluate_metric_limits(study, MOST)
         self._channel = channel or Plain(study)
         self._deadlines = deadlines
         self._stop = stop
@@ -255,8 +255,7 @@ class Run:
         scores: dict[str, float] = {}
 
         def take(site: str, reply: Received) -> Mapping[str, float]:
-            limits = {k: 1.0 if k.startswith("dice") else MOST for k in self._metric_keys}
-            metrics = reply.metrics(self._metric_keys, limits)
+            metrics = reply.metrics(frozenset(self._metric_limits), self._metric_limits)
             if metrics["num-examples"] > 0:
                 scores[site] = metrics["dice"]
             self._events.append("evaluated", round=number, part=part, site=site, **metrics)

@@ -38,8 +38,9 @@ approval: {{approvers: 1}}
 # device: auto
 
 # What may leave, whatever a study asks: fewest steps, patches in a step and training cases behind an update, highest
-# learning rate; counts below small, and scores over so few cases, are withheld; decimals of scores.
-policy: {{steps: 10, batch: 2, rate: 1, cases: 10, small: 5, digits: 4}}
+# learning rate; counts below small, and scores over so few cases, are withheld; decimals of scores; what is told of how
+# they spread over the cases (none, quartiles, or the worst case's as well).
+policy: {{steps: 10, batch: 2, rate: 1, cases: 10, small: 5, digits: 4, spread: quartiles}}
 
 # When work may be done, on this machine's clock; always without it.
 # hours: ["20:00-06:00"]

@@ -12,12 +12,15 @@ from common.study import Study
 
 
 def write_results(path: Path, study: Study, results: Sequence[CaseResult]) -> None:
-    """Write one row per case; a Dice that does not exist (label absent in truth and prediction) is null."""
+    """Write one row per case, with the values of each metric by label; one that does not exist is null."""
+
+    def named(values: Sequence[float]) -> dict[str, float | None]:
+        return {label: None if math.isnan(v) else v for label, v in zip(study.data.labels, values, strict=True)}
+
     rows = [
-        {"case": r.case, "patient": r.patient,
-         "dice": {label: None if math.isnan(d) else d for label, d in zip(study.data.labels, r.dice, strict=True)}}
+        {"case": r.case, "patient": r.patient, **{name: named(values) for name, values in r.scores.items()}}
         for r in results
-    ]  # fmt: skip
+    ]
     write_whole(path, lambda part: part.write_text(json.dumps(rows), encoding="utf-8"))
 
 

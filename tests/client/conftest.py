@@ -44,7 +44,13 @@ def _grid(shape: tuple[int, ...], step: float, like: tuple[int, ...]) -> Grid:
 def make_case(tmp_path: Path) -> MakeCase:
     """Writes the folder of a prepared case: image (C, *S), label (*S), truth on its own, finer or equal grid."""
 
-    def make(name: str, image: NDArray[Any], label: NDArray[Any], truth: NDArray[Any] | None = None) -> CachedCase:
+    def make(
+        name: str,
+        image: NDArray[Any],
+        label: NDArray[Any],
+        truth: NDArray[Any] | None = None,
+        spacing: tuple[float, ...] | None = None,
+    ) -> CachedCase:
         folder = tmp_path / "cache" / name
         own = label if truth is None else truth
         meta: Meta = {
@@ -54,8 +60,12 @@ def make_case(tmp_path: Path) -> MakeCase:
             "own": _grid(own.shape, label.shape[0] / own.shape[0], label.shape),
             "voxels": [int((own == 1).sum())],
             "plan_voxels": [int((label == 1).sum())],
-            "unlabelled": [], "notes": [], "gate": {},
+            "unlabelled": [],
+            "notes": [],
+            "gate": {},
         }
+        if spacing is not None:
+            meta["own"]["spacing"] = list(spacing)
         arrays = {
             "image": image.astype(np.float32),
             "label": label.astype(np.uint8),

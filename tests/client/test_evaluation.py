@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy.stats.mstats import hdquantiles
 from torch import nn
 
 from client.data.cache import load_truth
@@ -90,12 +91,15 @@ def test_the_studys_post_processing_is_judged_for_one_net_and_for_several(
     assert evaluate(lambda c: (image[0] > 0).astype(np.uint8), [case], cleaned, CPU)[0].dice[0] < 1
 
 
-def result(*dice: float) -> CaseResult:
-    return CaseResult("c", "p", dice)
+def result(*dice: float, **others: tuple[float, ...]) -> CaseResult:
+    return CaseResult("c", "p", {"dice": dice, **others})
+
+
+ONLY_DICE = {"metrics": ["dice"], "spread": "none"}
 
 
 def test_summary_is_the_mean_over_labels_of_the_mean_over_cases(make_study: MakeStudy) -> None:
-    study = make_study((8, 8), labels=["liver", "spleen", "tumour"])
+    study = make_study((8, 8), labels=["liver", "spleen", "tumour"], evaluation=ONLY_DICE)
     nan = math.nan
     numbers = summary([result(0.8, 0.2, nan), result(0.6, nan, nan), result(nan, nan, nan)], study)
     assert numbers == {
@@ -111,8 +115,44 @@ def test_summary_is_the_mean_over_labels_of_the_mean_over_cases(make_study: Make
 
 
 def test_summary_has_the_keys_of_the_schema_and_is_finite(make_study: MakeStudy) -> None:
-    study = make_study((8, 8), labels=["liver", "spleen"])
-    for results in ([], [result(math.nan, math.nan)], [result(1.0, 0.5)]):
-        numbers = summary(results, study)
-        assert set(numbers) | {"seconds"} == evaluate_metric_keys(study)
-        assert all(math.isfinite(v) for v in numbers.values())
+    metrics = ["sensitivity", "volume_error"]
+    nothing, some = (math.nan, math.nan), (1.0, 0.5)
+    for spread in ("none", "quartiles", "worst"):
+        evaluation = {"metrics": metrics, "spread": spread}
+        study = make_study((8, 8), labels=["liver", "spleen"], evaluation=evaluation)
+        for values in ([], [nothing], [some]):
+            numbers = summary([result(*v, **dict.fromkeys(metrics, v)) for v in values], study)
+            assert set(numbers) | {"seconds"} == evaluate_metric_keys(study)
+            assert all(math.isfinite(v) for v in numbers.values())
+
+
+def test_what_is_told_of_the_spread(make_study: MakeStudy) -> None:
+    """Eight cases; two have no liver, so that there is nothing to be found in them."""
+    nan = math.nan
+    dice = [0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.0, 0.0]
+    errors = [-0.5, 0.1, 0.2, 0.0, 0.1, 0.05, nan, nan]
+    results = [result(d, volume_error=(e,)) for d, e in zip(dice, errors, strict=True)]
+    study = make_study((8, 8), labels=["liver"], evaluation={"metrics": ["volume_error"], "spread": "worst"})
+    numbers = summary(results, study, small=5)
+    assert numbers["dice.liver"] == pytest.approx(np.mean(dice))
+    assert numbers["dice.liver.worst"] == 0.0
+    assert numbers["volume_error.liver"] == pytest.approx(np.mean(errors[:6]))
+    # Far too small is worse than a little too large.
+    assert numbers["volume_error.liver.worst"] == -0.5
+    for name, values in (("dice", dice), ("volume_error", errors[:6])):
+        spread = [numbers[f"{name}.liver.{q}"] for q in ("q25", "median", "q75")]
+        assert spread == pytest.approx(list(hdquantiles(np.array(values), [0.25, 0.5, 0.75])))
+    # Six cases have an error: too few to be told of, while all eight have a Dice.
+    withheld = summary(results, study, small=7)
+    assert withheld["cases.liver"] == 8
+    assert {v for k, v in withheld.items() if k.startswith("volume_error.")} == {0.0}
+    assert withheld["dice.liver.median"] == numbers["dice.liver.median"]
+
+
+def test_distances_are_in_the_millimetres_of_the_cases_own_grid(make_case: MakeCase, make_study: MakeStudy) -> None:
+    truth = np.zeros((24, 24))
+    truth[4:16, 4:16] = 1
+    case = make_case("wide", np.zeros((1, 24, 24)), truth, spacing=(0.5, 4.0))
+    moved = np.roll(truth, 2, axis=1).astype(np.uint8)
+    (found,) = evaluate(lambda c: moved, [case], make_study((8, 8)), CPU)
+    assert found.scores["hd95"] == (pytest.approx(2 * 4.0),)

@@ -26,6 +26,7 @@ STUDY = Study.model_validate(
         "plan": {"patch": [16, 16]},
         "net": {"name": "unet", "width": 4, "levels": 2, "norm": "batch"},
         "training": {"steps": 1},
+        "evaluation": {"metrics": ["dice"], "spread": "none"},
     }
 )
 SCHEMA = Schema.of(STUDY)

@@ -26,7 +26,8 @@ def test_the_canonical_form_of_a_study_never_changes_unnoticed() -> None:
     # A new key or another default changes it: every study then has a new digest, which the changelog must say.
     expected = (
         '{"author":"","data":{"bad_cases":"exclude","channels":["image"],"codes":{},"dimensions":3,"ignore":null,"labels":["a"],"modality":null},"description":"",'
-        '"evaluation":{"every":1,"mirror":false,"overlap":0.5,"scheme":{"method":"sliding"},"seed":1,"test":0.2,'
+        '"evaluation":{"every":1,"metrics":[{"name":"dice"},{"name":"hd95"}],"mirror":false,"overlap":0.5,'
+        '"scheme":{"method":"sliding"},"seed":1,"spread":"quartiles","test":0.2,'
         '"validation":0.2},"loss":{"background":false,"batch":true,'
         '"ce":1.0,"class_weights":null,"dice":1.0,"name":"dice_ce","smooth":1e-05},"name":"tiny",'
         '"net":{"deep_supervision":true,"name":"dynunet","norm":"instance","size":"medium","strides":null},'
@@ -39,7 +40,7 @@ def test_the_canonical_form_of_a_study_never_changes_unnoticed() -> None:
     study = Study.model_validate(MINIMAL)
     assert study.canonical().decode() == expected
     assert study.digest() == hashlib.sha256(expected.encode()).hexdigest()
-    assert study.digest() == "371db9b372df0be0782d260b3e3d02df6b9135c06842c09d7a74419c4cb1b323"
+    assert study.digest() == "f5d723e0c03818054dd9f34f06197b07e11f0d2d0271f79ad0999adc04f81da8"
 
 
 def shuffled(value: Any, draw: st.DataObject) -> Any:

@@ -51,6 +51,7 @@ ROOT = Path(__file__).parents[2]
 FEDSCAN = [sys.executable, "-P", "-c", "from common.cli import main; main()"]
 STUDY: dict[str, Any] = {
     "name": "toy", "data": {"labels": ["a", "b"], "dimensions": 2}, "plan": {"patch": [16, 16]},
+    "evaluation": {"metrics": ["dice"], "spread": "none"},
     "training": {"steps": 2}, "net": {"name": "unet", "width": 2, "levels": 2}, "rounds": {"number": 3},
 }  # fmt: skip
 COUNTS = {"train": 4, "validation": 1, "test": 1, "patients": 6, "steps": 2}

@@ -92,13 +92,43 @@ def test_a_change_of_the_policy_is_in_the_log_and_so_in_the_head(hospital: Hospi
 def test_small_counts_and_their_scores_are_withheld() -> None:
     """Twenty cases, of which three have the second label: nobody can find its score from the other numbers either."""
     study = study_of(["liver", "tumour"])
-    results = [CaseResult(f"c{i}", f"p{i}", (0.5, 0.9 if i < 3 else math.nan)) for i in range(20)]
-    without = [CaseResult(r.case, r.patient, (r.dice[0], math.nan)) for r in results]
+
+    def case(i: int, *dice: float) -> CaseResult:
+        return CaseResult(f"c{i}", f"p{i}", {"dice": dice, "hd95": tuple(10 * d for d in dice)})
+
+    results = [case(i, 0.5, 0.9 if i < 3 else math.nan) for i in range(20)]
+    without = [case(i, 0.5, math.nan) for i in range(20)]
     assert summary(results, study, 5) == summary(without, study)
     assert summary(results, study, 5)["cases.tumour"] == summary(results, study, 5)["dice.tumour"] == 0
     assert summary(results, study)["cases.tumour"] == 3
+    assert summary(results, study, 5)["hd95.liver.told"] == 1
+    assert summary(results, study, 5)["hd95.tumour.told"] == 0
     few = summary(results[:4], study, 5)
     assert set(few.values()) == {0.0}
+
+
+def test_the_worst_case_is_told_only_where_the_policy_says_so() -> None:
+    study = study_of(["liver"], spread="worst")
+    with pytest.raises(PolicyError, match=r"evaluation\.spread: worst"):
+        Policy().check_study(study, 0)
+    Policy(spread="worst").check_study(study, 0)
+    with pytest.raises(PolicyError, match=r"evaluation\.spread: quartiles"):
+        Policy(spread="none").check_study(study_of(["liver"]), 0)
+    results = [CaseResult(f"c{i}", f"p{i}", {"dice": (i / 20,), "hd95": (i / 2,)}) for i in range(1, 21)]
+    told = {**summary(results, study, 5), "seconds": 0.0}
+    assert Policy(spread="worst").fitting("evaluate", told, 0)["hd95.liver.worst"] == 10.0
+    with pytest.raises(PolicyError, match="tells of the spread"):
+        Policy().fitting("evaluate", told, 0)
+
+
+def test_no_value_leaves_without_enough_cases_whatever_the_code_hands_over() -> None:
+    told = {**summary([], study_of(["liver"]), 5), "seconds": 0.0}
+    Policy().fitting("evaluate", told, 0)
+    for key in ("dice.liver", "dice.liver.median", "hd95.liver", "hd95.liver.q75", "hd95.liver.told"):
+        with pytest.raises(PolicyError, match="fewer than 5 cases"):
+            Policy().fitting("evaluate", {**told, key: 0.5}, 0)
+    with pytest.raises(PolicyError, match="fewer than 5 cases"):
+        Policy().fitting("evaluate", {**told, "cases.liver": 9, "hd95.liver": 0.5}, 0)
 
 
 def test_too_few_cases_are_said_as_none() -> None:
@@ -109,13 +139,27 @@ def test_too_few_cases_are_said_as_none() -> None:
     assert policy.counts({**counts, "patients": 3})["patients"] == 0
 
 
-def study_of(labels: list[str]) -> Study:
+def study_of(labels: list[str], **evaluation: Any) -> Study:
     return Study.model_validate(
         {
             "name": "policy", "data": {"labels": labels, "dimensions": 2}, "plan": {"patch": [16, 16]},
+            "evaluation": evaluation,
             "net": {"name": "unet", "width": 4, "levels": 2}, "training": {"steps": 20},
         }
     )  # fmt: skip
+
+
+# What a site tells of each label, WHAT.LABEL or WHAT.LABEL.MORE, unless the study asks for more or less.
+MORE = ("q25", "median", "q75")
+
+
+def per_label(labels: list[str]) -> set[str]:
+    means = {f"{what}.{n}" for n in labels for what in ("dice", "cases", "hd95")}
+    return (
+        means
+        | {f"{what}.{n}.{more}" for n in labels for what in ("dice", "hd95") for more in MORE}
+        | {f"hd95.{n}.told" for n in labels}
+    )
 
 
 LABELS = st.lists(st.from_regex(r"[a-z][a-z0-9]{0,8}", fullmatch=True), min_size=1, max_size=4, unique=True).filter(
@@ -144,7 +188,7 @@ def test_no_study_and_no_policy_let_a_key_out_that_is_not_listed(
     allowed = {
         "join": {"train", "validation", "test", "patients", "steps"},
         "train": {"num-examples", "steps", "loss", "seconds"},
-        "evaluate": {"num-examples", "dice", "seconds", *(f"{what}.{n}" for n in labels for what in ("dice", "cases"))},
+        "evaluate": {"num-examples", "dice", "seconds", *per_label(labels)},
     }[kind]
     metrics = {key: data.draw(NUMBER) for key in sorted(allowed)}
     for key in data.draw(st.lists(KEY, max_size=2)):

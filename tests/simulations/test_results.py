@@ -100,7 +100,7 @@ class Ran:
     def test(self, site: str, run: str, name: str) -> None:
         path = self.path(site, run, name)
         path.parent.mkdir(parents=True)
-        write_results(path, self.simulation.study, [CaseResult("c", "p", (0.5,))])
+        write_results(path, self.simulation.study, [CaseResult("c", "p", {"dice": (0.5,)})])
 
 
 @pytest.fixture

@@ -135,7 +135,8 @@ def test_dice_on_the_page_is_that_of_the_masks(home: Path) -> None:
 
 
 def test_findings_figures_and_results_are_told(home: Path) -> None:
-    results = [CaseResult("case-1", "case-1", (0.5, 0.25)), CaseResult("case-2", "case-2", (1.0, float("nan")))]
+    scored = {"case-1": (0.5, 0.25), "case-2": (1.0, float("nan"))}
+    results = [CaseResult(name, name, {"dice": dice}) for name, dice in scored.items()]
     path = home / "trainer" / "runs" / "results" / "run-1" / "round-00002-test.json"
     path.parent.mkdir(parents=True)
     write_results(path, STUDY, results)
