@@ -30,7 +30,7 @@ def said(text: str) -> list[str]:
     [
         # Mistyped keys, at every level.
         ("labels", "lables", ["2: data.labels: this key is required", "3: data.lables: unknown key. Did you mean "
-         "'labels'? Known here: channels, labels, dimensions, bad_cases, ignore"]),
+         "'labels'? Known here: channels, labels, codes, dimensions, modality, bad_cases, ignore"]),
         ("name: tiny", "name: tiny\nnet: {name: dynunet, siz: small}", ["2: net.siz: unknown key. Did you mean 'size'? "
          "Known here: size, norm, deep_supervision, strides"]),
         ("patch: [32, 32, 32]", "patch: [32, 32, 32]\n  intensity: {method: zscore, nonzer: true}",
@@ -58,8 +58,10 @@ def said(text: str) -> list[str]:
         ("name: tiny", "name: tiny\nstrategy: {name: fedprox, mu: .inf}",
          ["2: strategy.mu: must be a finite number, but is inf"]),
         # Names.
-        ("name: tiny", "name: tiny\nnet: dynunett", ["2: net: unknown net 'dynunett'. Did you mean 'dynunet'? Known: "]),
-        ("name: tiny", "name: tiny\nnet:\n  name: dynunett", ["3: net.name: unknown net 'dynunett'. Did you mean 'dynunet'? Known: "]),
+        ("name: tiny", "name: tiny\nnet: dynunett",
+         ["2: net: unknown net 'dynunett'. Did you mean 'dynunet'? Known: "]),
+        ("name: tiny", "name: tiny\nnet:\n  name: dynunett",
+         ["3: net.name: unknown net 'dynunett'. Did you mean 'dynunet'? Known: "]),
         ("steps: 10", "steps: 10\n  optimizer: adam",
          ["8: training.optimizer: 'adam' is not one of 'adamw' or 'sgd'. Did you mean 'adamw'?"]),
         ("patch: [32, 32, 32]", "patch: [32, 32, 32]\n  intensity:\n    method: zscor",
@@ -144,6 +146,6 @@ def test_unions_speak_of_the_member_that_was_meant() -> None:
         document.validate(SiteConfig, document.data)
     assert str(caught.value).splitlines() == [
         "site.yaml:4: labels.a.from: must be a number, but is 'x'",
-        "site.yaml:5: labels.b: must be a whole number or a list or keys with values, but is 1.5",
+        "site.yaml:5: labels.b: must be a whole number, but is 1.5",
         "site.yaml:6: labels.c: from (3) must not be above to (1)",
     ]
