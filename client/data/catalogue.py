@@ -11,10 +11,12 @@ from typing import NamedTuple
 
 from client.data.bids import bids
 from client.data.dicom.objects import Scan
+from client.data.dicom.reading import is_dicom
 from client.data.dicom.scan import Progress, scan
 from client.data.dicom_layout import dicom_cases
 from client.data.gate.codes import finding
 from client.data.layouts import folders, msd, nnunet
+from client.data.readers import suffix
 from client.data.tables import cases_in, held_out, lists_images, table_in
 from client.data.volume import Case, Finding, Stack
 from client.site import SiteConfig
@@ -128,10 +130,10 @@ def _read(site: SiteConfig, channels: int, names: Sequence[str], headers: Callab
 
 
 def _with_volumes(cases: Sequence[Case], headers: Callable[[Path], Scan]) -> tuple[list[Case], list[Finding]]:
-    """Folders of DICOM that a table names become the volumes in them; cases whose folder holds none are findings."""
+    """What a table names of DICOM, a folder or a file, becomes the volume in it; none or several are a finding."""
     whole, findings = [], []
     for case in cases:
-        folders = [image for image in case.images if isinstance(image, Path) and image.is_dir()]
+        folders = [image for image in case.images if isinstance(image, Path) and _holds_dicom(image)]
         volumes = {folder: headers(folder).stacks for folder in folders}
         wrong = next((folder for folder, stacks in volumes.items() if len(stacks) != 1), None)
         if wrong is not None:
@@ -141,6 +143,10 @@ def _with_volumes(cases: Sequence[Case], headers: Callable[[Path], Scan]) -> tup
         images = tuple(volumes[i][0] if isinstance(i, Path) and i in volumes else i for i in case.images)
         whole.append(replace(case, images=images))
     return whole, findings
+
+
+def _holds_dicom(image: Path) -> bool:
+    return image.is_dir() or (suffix(image) is None and image.is_file() and is_dicom(image))
 
 
 def _left_out(table: Path) -> list[Finding]:

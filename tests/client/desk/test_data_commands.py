@@ -250,6 +250,17 @@ def test_inspect_says_what_dicom_holds(fedscan_data: Path, capsys: pytest.Captur
 
 
 @pytest.mark.data
+def test_a_table_may_name_a_dicom_file_and_its_segmentation(home: Path, fedscan_data: Path,
+                                                            capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    here = fedscan_data / "dicom-seg-rtstruct-small/dcmqi-24x38x3"
+    (home / "cases.csv").write_text(f"case,patient,image,label\na,p,{here}/multiframe/mf.dcm,{here}/seg/label.seg\n")
+    (home / "site.yaml").write_text("name: here\ndata: cases.csv\nlabels: {box: Liver}\n")
+    code, text = said(capsys, "data", "check", "study.yaml")
+    assert code == 0
+    assert "1 of 1 cases can be used" in text
+
+
+@pytest.mark.data
 def test_dicom_is_checked_and_prepared_like_anything_else(tmp_path: Path, fedscan_data: Path,
                                                           capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     (tmp_path / "study.yaml").write_text(HEART)
