@@ -78,14 +78,15 @@ def gate_out(
     return reply
 
 
-def change_norm(before: Mapping[str, Any], after: Mapping[str, Any]) -> float:
-    """L2 norm of what was changed, over all floating-point values of flat arrays; summed in float64, never copied."""
+def change_norm(schema: Schema, before: Mapping[str, Any], after: Mapping[str, Any]) -> float:
+    """L2 norm of the change of the net's floating-point values, in flat arrays; summed in float64, never copied."""
     total = 0.0
-    for dtype in after:
-        if np.dtype(dtype).kind != "f":
+    for dtype, n in schema.weights.sizes.items():
+        form = np.dtype(dtype)
+        if form.kind != "f":
             continue
-        old, new = (np.frombuffer(arrays[dtype], np.dtype(dtype).newbyteorder("<")) for arrays in (before, after))
-        for start in range(0, new.size, _CHUNK):
+        old, new = (np.frombuffer(arrays[dtype], form.newbyteorder("<"), n) for arrays in (before, after))
+        for start in range(0, n, _CHUNK):
             change = new[start : start + _CHUNK].astype(np.float64) - old[start : start + _CHUNK]
             total += float(change @ change)
     return math.sqrt(total)

@@ -13,6 +13,7 @@ from common.errors import StudyError
 from common.names import STRATEGIES
 from common.registry import did_you_mean
 from common.study import Choice, Section, Study
+from common.traits import keeps_layers
 from simulations.anatomy import ORGANS
 from simulations.arms import POOLED
 from simulations.partition import Partition, site_name, sites_by_column, sites_by_split
@@ -100,12 +101,14 @@ def simulated_sites(
             raise document.error((given[0], site.name), f"a site may not be called '{site.name}'")
     if not any(site.use == "train" for site in sites):
         raise document.error((given[0],), "no site is left to train on")
+    keeping = [c.name for c in compared(document, study) if keeps_layers(study.model_copy(update={"strategy": c}))]
+    what = "rounds.buffers: local" if study.rounds.buffers == "local" else ", ".join(keeping)
     for site in sites:
-        if site.use == "test" and study.rounds.buffers == "local":
+        if site.use == "test" and keeping:
             raise document.error(
                 (given[0],),
-                f"site {site.name} is for the test only, but rounds.buffers: local keeps batch statistics at each site "
-                "that trains, and it would have none; use aggregate, or leave the site out",
+                f"site {site.name} is for the test only, but {what} keeps layers of the net at each site that trains, "
+                "and it would have none; leave the site out, or the strategy",
             )
     return sites
 

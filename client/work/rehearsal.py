@@ -77,7 +77,7 @@ def _round(config: SiteConfig, cache: Path, folder: Path, study: Study, schema: 
         arrays, norm = {}, None
         if isinstance(update, ArrayRecord):
             arrays = {d: array.data for d, array in update.items()}
-            norm = change_norm({d: array.data for d, array in weights.items()}, arrays)
+            norm = change_norm(schema, {d: array.data for d, array in weights.items()}, arrays)
             weights = update
         metrics = cast(dict[str, float], dict(reply.content[METRICS]))
         yield line_of(task, study, to, len(schema.entries), arrays, metrics, norm=norm)

@@ -81,7 +81,7 @@ class Workshop:
         arrays_out = {d: array.data for d, array in update.items()} if isinstance(update, ArrayRecord) else {}
         norm = None
         if record is not None and arrays_out:
-            norm = change_norm({d: array.data for d, array in record.items()}, arrays_out)
+            norm = change_norm(offer.schema, {d: array.data for d, array in record.items()}, arrays_out)
         # The gate has seen that they are plain numbers.
         return Outcome(cast(dict[str, float], dict(reply.content[METRICS])), arrays_out, norm=norm)
 

@@ -52,7 +52,7 @@ def _last_parameters(output: Tensor) -> Iterator[nn.Parameter]:
             continue
         seen.add(node)
         before = [n for n, _ in node.next_functions if n is not None]
-        here = [n.variable for n in before if hasattr(n, "variable")]  # type: ignore[union-attr]
+        here = [n.variable for n in before if hasattr(n, "variable")]
         yield from here
         if not any(p.ndim > 1 for p in here):
             open_nodes += before

@@ -209,7 +209,7 @@ def test_an_update_that_is_not_finite_does_not_leave() -> None:
 
 def test_the_net_keeps_its_weights_when_a_task_is_stopped_at_the_gate() -> None:
     place = Workplace(torch.device("cpu"))
-    net, _ = place.take(STUDY, asked(arrays=wire.record(weights())), Limits())
+    net, _, _ = place.take(STUDY, asked(arrays=wire.record(weights())), Limits())
     before = {k: v.clone() for k, v in net.state_dict().items()}
     broken = weights()
     broken["float32"][:] = np.nan

@@ -115,6 +115,10 @@ def test_a_mistake_in_a_sites_own_file(tmp_path: Path) -> None:
         ("sites:\n  a: {data: ., use: tset}", "study.yaml:6: sites.a.use: "),
         ("sites:\n  A b: {data: .}", "study.yaml:6: sites.A b"),
         ("sites:\n  a: {data: ., use: test}", "study.yaml:5: sites: no site is left to train on"),
+        (
+            "sites:\n  a: {data: .}\n  b: {data: ., use: test}\ncompare: [fedavg, fedbn]",
+            "study.yaml:5: sites: site b is for the test only, but fedbn keeps layers of the net at each site",
+        ),
         ("sites:\n  pooled: {data: .}", "study.yaml:6: sites.pooled: a site may not be called 'pooled'"),
         ("sites:\n  make: phantm", "study.yaml:6: sites.make: "),
         ("sites:\n  make: phantom\n  cases: 1", "study.yaml:7: sites.cases: "),
