@@ -1,6 +1,7 @@
 """The weighted mean over a spool: the memory of one model and one slice, however many sites."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,7 @@ from common.wire import Flat, Schema
 from server.spool import Reply
 
 SLICE = 1 << 20  # elements read from each reply at a time: 4 MB of fp32
+_BLOCK = 1 << 15  # elements added at a time: 256 kB of fp64
 
 
 def weighted_mean(schema: Schema, replies: Sequence[Reply], weights: Sequence[float]) -> Flat:
@@ -20,19 +22,29 @@ def weighted_mean(schema: Schema, replies: Sequence[Reply], weights: Sequence[fl
     shares = np.asarray(weights, np.float64) / np.sum(weights, dtype=np.float64)
     result: Flat = {}
     for dtype, n in schema.sizes.items():
-        out = np.empty(n, dtype)
+        out, product, sums = np.empty(n, dtype), np.empty(_BLOCK), np.empty(min(n, SLICE))
         for start in range(0, n, SLICE):
             stop = min(start + SLICE, n)
             if dtype == "int64":
                 out[start:stop] = np.max([r.read(dtype, start, stop) for r in replies], axis=0)
             else:
-                total = np.zeros(stop - start, np.float64)
+                total = sums[: stop - start]
+                total.fill(0)
                 for reply, share in zip(replies, shares, strict=True):
-                    total += share * reply.read(dtype, start, stop)
+                    _add(total, reply.read(dtype, start, stop), share, product)
                 out[start:stop] = total
         result[dtype] = out
     _pool_variances(schema, replies, shares, result)
     return result
+
+
+def _add(total: NDArray[np.float64], values: NDArray[Any], share: np.float64, product: NDArray[np.float64]) -> None:
+    """total += share · values, in blocks of the size of `product`, which then never leave the processor's cache."""
+    for start in range(0, values.size, product.size):
+        block = values[start : start + product.size]
+        part = product[: block.size]
+        np.multiply(block, share, out=part)
+        total[start : start + block.size] += part
 
 
 def parameter_places(schema: Schema) -> Iterator[slice]:

@@ -76,9 +76,13 @@ class Sites:
         return result["float32"]
 
 
+@pytest.fixture(autouse=True)
+def _node() -> None:
+    become(run_id=1, node_id=1)
+
+
 @pytest.fixture
 def sites(tmp_path: Path) -> Callable[..., Sites]:
-    become(run_id=1, node_id=1)
     made = iter(range(100))
 
     def make(n: int | Schema, study: Study | None = None) -> Sites:

@@ -1,0 +1,132 @@
+"""One fold beside Flower's FedAvg: `python -m simulations.benchmarks.aggregation [--updates 50] [--strategy fedavg]`.
+
+The updates have 31 million parameters, as the classic 2D U-Net has. Each side has a fresh process. Ours reads them from
+the spool, where they lie in the run as they arrive; Flower's `FedAvg.aggregate_train` gets them as messages in memory,
+as its round loop hands them over. Timed is what turns updates into the next weights; writing the spool, which happens
+while sites are waited for, is told besides. Memory is Linux's high-water mark of the process (`VmHWM`, proc(5)) beyond
+what it held before the first update was there, in models of 4 bytes per parameter: for Flower the updates count,
+because the strategy wants all of them at once.
+"""
+
+import common.quiet  # noqa: F401
+
+import argparse
+import gc
+import json
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp.strategy import FedAvg
+from numpy.typing import NDArray
+
+from common.names import STRATEGIES
+from common.schema import Schema
+from common.seeds import generator
+from common.wire import become
+from server.spool import Spool
+from server.strategies.base import Fold
+from simulations.benchmarks.memory import study
+
+FASTER, SMALLER = 0.5, 4.0  # the targets: share of Flower's time, and models of memory
+_PERIOD = 4096  # values after which an update repeats
+_METRICS = {"num-examples": 4.0, "steps": 1.0, "loss-received": 1.0, "loss-trained": 0.5}
+
+
+def update(number: int, n: int) -> NDArray[np.float32]:
+    """`n` values that differ from update to update."""
+    period = generator(number, "aggregation").standard_normal(_PERIOD).astype(np.float32)
+    return np.resize(period, n)
+
+
+def ours(updates: int, width: int, strategy: str) -> dict[str, float]:
+    """Seconds and models of memory of one fold, and the seconds that the spool took."""
+    task = study(width)
+    schema = Schema.of(task)
+    n = schema.sizes["float32"]
+    by = STRATEGIES.get(strategy)(**STRATEGIES.check(strategy, {}))
+    with TemporaryDirectory() as folder:
+        spool, names = Spool(Path(folder), schema), tuple(f"site-{i}" for i in range(updates))
+        spooling = 0.0
+        for i, name in enumerate(names):
+            values = update(i, n)
+            mark = time.perf_counter()
+            spool.add(1, name, {"float32": values}, _METRICS)
+            spooling += time.perf_counter() - mark
+        del values
+        before = _mark()
+        base = {"float32": np.zeros(n, np.float32)}
+        replies = spool.replies(1, names)
+        mark = time.perf_counter()
+        by.fold(Fold(task, schema, replies, [1.0 + i for i in range(updates)], base, 1, {}))
+        seconds = time.perf_counter() - mark
+        return {"seconds": seconds, "models": (_high_water() - before) / schema.nbytes, "spooling": spooling}
+
+
+def flowers(updates: int, width: int) -> dict[str, float]:
+    """The same of Flower's FedAvg over messages with the net's tensors by name."""
+    become(run_id=1, node_id=1)
+    schema = Schema.of(study(width))
+    before = _mark()
+    messages = []
+    for i in range(updates):
+        values = update(i, schema.sizes["float32"])
+        arrays = {e.name: Array(values[e.place].reshape(e.shape)) for e in schema.entries}
+        content = RecordDict({"arrays": ArrayRecord(arrays), "metrics": MetricRecord({"num-examples": 1.0 + i})})
+        messages.append(Message(content, dst_node_id=1, message_type="train"))
+    del values, arrays, content
+    mark = time.perf_counter()
+    FedAvg().aggregate_train(1, messages)
+    seconds = time.perf_counter() - mark
+    return {"seconds": seconds, "models": (_high_water() - before) / schema.nbytes}
+
+
+def measured(work: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """`work`'s figures from a fresh process."""
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        return pool.apply(work)
+
+
+def _mark() -> int:
+    """Start the high-water mark anew; the resident memory now, in bytes."""
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return _high_water()
+
+
+def _high_water() -> int:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and print as JSON; 0 if the targets are met."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--updates", type=int, default=50)
+    parser.add_argument("--width", type=int, default=64, help="of the U-Net; 64 channels make 31,030,658 parameters")
+    parser.add_argument("--strategy", choices=[n for n in STRATEGIES.names() if n != "flower"], default="fedavg")
+    given = parser.parse_args(arguments)
+    own = measured(partial(ours, given.updates, given.width, given.strategy))
+    other = measured(partial(flowers, given.updates, given.width))
+    ratio = own["seconds"] / other["seconds"]
+    met = ratio <= FASTER and own["models"] <= SMALLER
+    print(json.dumps({
+        "updates": given.updates,
+        "parameters": sum(Schema.of(study(given.width)).sizes.values()),
+        given.strategy: {key: round(value, 3) for key, value in own.items()},
+        "flower_fedavg": {key: round(value, 3) for key, value in other.items()},
+        "time_ratio": round(ratio, 3),
+        "memory_ratio": round(own["models"] / other["models"], 3),
+        "targets_met": met,
+    }, indent=1))  # fmt: skip
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
