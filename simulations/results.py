@@ -12,6 +12,9 @@ import yaml
 from client.data.gate.site import folded
 from client.device import pick_device
 from client.work.results import read_results
+from common.cards import card_of
+from common.metrics import stated
+from common.names import METRICS
 from common.nets.describe import net_size
 from common.study import Study
 from common.wire import Schema
@@ -62,6 +65,10 @@ def collect(simulation: Simulation) -> Row:
         "seeds": _seeds(simulation),
         "labels": list(simulation.study.data.labels),
         "sites": sites,
+        "metrics": [
+            {"name": name, "title": card_of(METRICS.get(name)).title, **stated(metric)}
+            for name, metric in simulation.study.metrics().items()
+        ],
         "methods": _methods(simulation),
         **rows,
         "pictures": list(paint(simulation, rows["cases"], rows["costs"])),

@@ -2,37 +2,40 @@
 
 import csv
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from server.report.comparison import Difference
 from server.report.failures import EVERYONE
+from server.report.measures import measures
+from server.report.paired import paired_tests
 from server.report.tables import Scores, winners
 from server.report.verdict import Verdict
 
 MEAN = "(mean of training sites)"
-SUMMARY_FIELDS = ("method", "site", "use", "label", "cases", "patients", "mean", "low", "high", "median", "q1", "q3",
-                  "worst", "seed_low", "seed_high", "complete", "best")  # fmt: skip
+SUMMARY_FIELDS = ("metric", "method", "site", "use", "label", "cases", "patients", "mean", "low", "high", "median",
+                  "q1", "q3", "worst", "seed_low", "seed_high", "complete", "best")  # fmt: skip
 
 
 def write_cases(path: Path, results: Mapping[str, Any]) -> None:
-    """One line per row of `results["cases"]`, one column `dice_LABEL` per label."""
-    labels = results["labels"]
+    """One line per row of `results["cases"]`, one column `METRIC_LABEL` per metric and label."""
+    columns = [(m.name, label) for m in measures(results) for label in results["labels"]]
     head = ["seed", "method", "trained_on", "site", "case", "patient"]
-    rows = ([*(r[k] for k in head), *(r["dice"].get(label) for label in labels)] for r in results["cases"])
-    _write(path, [*head, *(f"dice_{label}" for label in labels)], rows)
+    rows = ([*(r[k] for k in head), *(r.get(m, {}).get(label) for m, label in columns)] for r in results["cases"])
+    _write(path, [*head, *(f"{m}_{label}" for m, label in columns)], rows)
 
 
-def write_summary(path: Path, scores: Scores) -> None:
-    """One line per method, site and label, and per method and label one for the mean of the training sites."""
-    lines = summary_rows(scores)
+def write_summary(path: Path, every: Sequence[Scores]) -> None:
+    """One line per metric, method, site and label, and for each but the site one for the mean of the training sites."""
+    lines = [line for scores in every for line in summary_rows(scores)]
     _write(path, SUMMARY_FIELDS, ([line[k] for k in SUMMARY_FIELDS] for line in lines))
 
 
-def write_json(path: Path, scores: Scores, verdict: Verdict) -> None:
-    """The summary lines, the comparisons and the verdict's words."""
+def write_json(path: Path, every: Sequence[Scores], verdict: Verdict) -> None:
+    """The summary lines, the comparisons, the paired tests and the verdict's words."""
+    scores = every[0]
     content = {
         "format": 1,
         "headline": verdict.headline,
@@ -40,7 +43,8 @@ def write_json(path: Path, scores: Scores, verdict: Verdict) -> None:
         "sentences": verdict.sentences,
         "comparisons": [_comparison(d) for d in (*verdict.comparisons, *verdict.sites)],
         "failures": [asdict(f) for f in scores.failures],
-        "summary": summary_rows(scores),
+        "tests": [{"metric": s.measure.name, **asdict(t)} for s in every for t in paired_tests(s)],
+        "summary": [line for s in every for line in summary_rows(s)],
     }
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
@@ -50,18 +54,19 @@ def summary_rows(scores: Scores) -> list[dict[str, Any]]:
 
     `label` is one of the labels, or "all": then a case's value is the mean over its labels. `complete` is false where
     something failed, so that the numbers rest on fewer sites, seeds or models; `best` says whether the method has the
-    highest mean of those that are complete.
+    best mean of those that are complete.
     """
     places = [*((s, s, "test" if s in scores.unseen else "train") for s in scores.sites), (None, MEAN, "train")]
     rows = []
     for site, name, use in places:
         for label in (None, *scores.labels):
-            first = winners(scores.contest(site, label))
+            first = winners(scores.contest(site, label), scores.measure)
             for method in scores.methods:
                 if s := scores.summary(method, site, label):
                     low, high = s.spread or (None, None)
                     numbers = {k: v for k, v in asdict(s).items() if k != "seeds"}
-                    rows.append({"method": method, "site": name, "use": use, "label": label or EVERYONE, **numbers,
+                    rows.append({"metric": scores.measure.name, "method": method, "site": name, "use": use,
+                                 "label": label or EVERYONE, **numbers,
                                  "seed_low": low, "seed_high": high, "complete": not scores.missing(method, site),
                                  "best": method in first})  # fmt: skip
     return rows

@@ -15,6 +15,9 @@ from server.report import charts, files, sentences
 from server.report.bootstrap import MIN_PATIENTS, RESAMPLES
 from server.report.comparison import Difference
 from server.report.failures import LOCAL
+from server.report.fairness import fairness, other_metric, tests
+from server.report.measures import measures
+from server.report.paired import LEVEL
 from server.report.tables import (
     CaseScore,
     Scores,
@@ -27,6 +30,8 @@ from server.report.verdict import Verdict, judge
 KEYS = ("study", "versions", "engine", "device", "started", "seconds", "seeds", "labels", "sites", "methods", "cases",
         "curves", "costs", "pictures")  # fmt: skip
 FEW_COLUMNS = 8
+BESIDE = "hd95"
+"""Stands beside Dice in the table of methods and sites."""
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -40,13 +45,14 @@ def write_report(folder: Path) -> Path:
         CheckpointError: `results.json` is missing or not what a simulation writes.
     """
     results = read_results(folder / "results.json")
-    scores = Scores(results)
+    every = [Scores(results, measure) for measure in measures(results)]
+    scores = every[0]
     verdict = judge(results, scores)
     files.write_cases(folder / "cases.csv", results)
-    files.write_summary(folder / "summary.csv", scores)
-    files.write_json(folder / "summary.json", scores, verdict)
+    files.write_summary(folder / "summary.csv", every)
+    files.write_json(folder / "summary.json", every, verdict)
     page = folder / "report.html"
-    page.write_text(render(results, folder, scores, verdict), encoding="utf-8")
+    page.write_text(render(results, folder, every, verdict), encoding="utf-8")
     return page
 
 
@@ -65,8 +71,9 @@ def read_results(path: Path) -> dict[str, Any]:
     return results
 
 
-def render(results: Mapping[str, Any], folder: Path, scores: Scores, verdict: Verdict) -> str:
-    """The page as text; pictures are read from `folder`."""
+def render(results: Mapping[str, Any], folder: Path, every: Sequence[Scores], verdict: Verdict) -> str:
+    """The page as text; `every` are the scores by each metric, Dice first; pictures are read from `folder`."""
+    scores = every[0]
     style = charts.styles(scores)
     return (
         templates()
@@ -80,6 +87,11 @@ def render(results: Mapping[str, Any], folder: Path, scores: Scores, verdict: Ve
             key_figures=key_figures(scores, verdict),
             forest=forest(scores, verdict),
             heat=heat(scores),
+            beside=next((s for s in every[1:] if s.measure.name == BESIDE), None),
+            fairness=fairness(every),
+            others=[other_metric(s) for s in every[1:]],
+            tests=tests(scores),
+            level=LEVEL,
             travel=travel(scores, verdict.federated),
             failed=sentences.failed(scores),
             by_label=by_label(scores),
@@ -169,7 +181,7 @@ def _heat_row(scores: Scores, site: str | None, span: tuple[float, float]) -> di
         for m, s in row.items()
     }
     patients = max((s.patients for s in row.values() if s), default=0)
-    return {"name": site or "Mean of training sites", "cells": cells, "patients": patients}
+    return {"name": site or "Mean of training sites", "place": site, "cells": cells, "patients": patients}
 
 
 def shade(value: float, span: tuple[float, float]) -> float:

@@ -10,8 +10,11 @@ from typing import Any
 import yaml
 
 from common.bundle import CARD, WEIGHTS, name_of, versions
+from common.cards import card_of
 from common.disk import write_whole
 from common.errors import StudyError
+from common.metrics import DICE, QUARTILES, TOLD, WORST, count_key, score_key, score_limits, stated
+from common.names import METRICS
 from common.nets.describe import net_size
 from common.study import Study
 from common.wire import Schema
@@ -20,6 +23,7 @@ from server.events import Event, read_events
 from server.model import FOLDER, write_model
 from server.report import charts
 from server.report.html import templates
+from server.report.measures import measures
 from server.report.rounds import cost, curve
 from server.service.delivery import read_delivery
 
@@ -86,6 +90,8 @@ def facts(run: str, study: Study, state: State, events: Sequence[Event]) -> Row:
         "labels": list(study.data.labels),
         "sites": sites,
         "test": fmean(tested) if tested else None,
+        "metrics": [{"name": name, "title": card_of(METRICS.get(name)).title, **stated(metric)}
+                    for name, metric in study.metrics().items()],
         "cost": took,
         "curves": [{"seed": study.seed, "method": METHOD, "trained_on": "all", **row}
                    for row in curve(events, study.rounds.number)],
@@ -110,6 +116,10 @@ def render(found: Mapping[str, Any]) -> str:
             r=found,
             validation=charts.curves(found, "validation", style),
             loss=charts.curves(found, "loss", style),
+            measures=measures(found),
+            worst=any(
+                t and WORST in t for s in found["sites"] if s["test"] for t in s["test"]["metrics"][DICE].values()
+            ),
             tone={"finished": "better", "failed": "worse"}.get(found["status"], "open"),
         )
     )
@@ -147,15 +157,30 @@ def _site(name: str, events: Sequence[Event], chosen: int) -> Row:
 
 
 def _scores(evaluated: Sequence[Event], part: str, number: int) -> Row | None:
-    """Cases and mean Dice of a site, also by label."""
+    """Cases and mean Dice of a site, also by label, and what it told of each metric and label."""
     of = [e for e in evaluated if e["part"] == part and e["round"] == number and e["num-examples"] > 0]
     if not of:
         return None
     last = of[-1]
-    labels = {k.removeprefix("dice."): v for k, v in last.items() if k.startswith("dice.")}
+    labels = [k.removeprefix("cases.") for k in last if k.startswith("cases.")]
+    metrics = {name: {label: _told(last, name, label) for label in labels} for name in _metrics(last)}
     # A label that no case has, in truth or prediction, has a mean over nothing.
-    counted = {name: value if last[f"cases.{name}"] > 0 else None for name, value in labels.items()}
-    return {"cases": int(last["num-examples"]), "dice": last["dice"], "labels": counted}
+    counted = {label: told["mean"] if told else None for label, told in metrics[DICE].items()}
+    return {"cases": int(last["num-examples"]), "dice": last["dice"], "labels": counted, "metrics": metrics}
+
+
+def _metrics(event: Event) -> list[str]:
+    """The metrics that an evaluation tells of, Dice first."""
+    told = (k.split(".")[0] for k in event if k.endswith(f".{TOLD}") and k.count(".") == 2)
+    return [DICE, *dict.fromkeys(told)]
+
+
+def _told(event: Event, metric: str, label: str) -> dict[str, float] | None:
+    """Mean and spread of one metric and label; None where the site told nothing."""
+    if not event[count_key(label)] or not event.get(score_key(metric, label, TOLD), 1):
+        return None
+    found = {"mean": event[score_key(metric, label)]}
+    return found | {w: event[k] for w in (*QUARTILES, WORST) if (k := score_key(metric, label, w)) in event}
 
 
 def _model(study: Study, state: State, chosen: int) -> Row:
@@ -171,7 +196,7 @@ def _model(study: Study, state: State, chosen: int) -> Row:
 
 def _write_rounds(path: Path, study: Study, events: Sequence[Event]) -> None:
     """One line per answer of a site: an update, a validation or the final test."""
-    labels = [f"dice.{name}" for name in study.data.labels]
+    labels = list(score_limits(study.metrics(), study.data.labels, study.evaluation.spread))
     head = ["time", "round", "part", "site", "num-examples", "steps", "loss", "dice", *labels, "seconds", "bytes"]
     rows = [{"part": "train", **e} for e in events if e["event"] in ("trained", "evaluated")]
     with path.open("w", newline="", encoding="utf-8") as file:

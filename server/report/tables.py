@@ -1,10 +1,11 @@
 """From the rows of a simulation to numbers: what each method reached at each site, and how sure that is.
 
-A case's score is the mean Dice over its labels; a label that is absent in truth and prediction is not counted. With
-several seeds a case's value is the mean over the seeds, so that repeating the training never looks like more patients.
+A case's score is the mean Dice (or another metric) over its labels; a label that is absent in truth and prediction is
+not counted. With several seeds a case's value is the mean over the seeds, so that repeating the training never looks
+like more patients.
 
 Two methods are compared on the same cases, seeds and labels (`aligned`): there, a method that rightly leaves an absent
-label out gets 1 for it where the other one drew it and gets 0.
+label out gets Dice 1 for it where the other one drew it and gets 0.
 """
 
 import math
@@ -18,6 +19,7 @@ import numpy as np
 
 from server.report.bootstrap import Patients, interval, stratified_interval
 from server.report.failures import EVERYONE, Failure, find_failures
+from server.report.measures import DICE, Measure
 
 Row = Mapping[str, Any]
 
@@ -68,7 +70,7 @@ class Summary:
 
 
 def case_dice(dice: Mapping[str, float | None], label: str | None = None) -> float | None:
-    """Mean over the labels that count, or the Dice of `label`; None if nothing counts."""
+    """Mean over the labels that count, or the value of `label`; None if nothing counts."""
     values = [d for name, d in dice.items() if label in (None, name) and d is not None and math.isfinite(d)]
     return fmean(values) if values else None
 
@@ -78,9 +80,11 @@ class Scores:
 
     Args:
         results: The content of `results.json`.
+        measure: What the scores are of.
     """
 
-    def __init__(self, results: Mapping[str, Any]) -> None:
+    def __init__(self, results: Mapping[str, Any], measure: Measure = DICE) -> None:
+        self.measure = measure
         self.methods: list[str] = [m["key"] for m in results["methods"]]
         self.titles: dict[str, str] = {m["key"]: m["title"] for m in results["methods"]}
         self.kinds: dict[str, str] = {m["key"]: m["kind"] for m in results["methods"]}
@@ -118,7 +122,7 @@ class Scores:
         """The method's own scores at `site`."""
         key = (method, site, label)
         if key not in self._found:
-            self._found[key] = case_scores(self.rows(method, site), label)
+            self._found[key] = case_scores(self.rows(method, site), label, self.measure)
         return self._found[key]
 
     def summary(self, method: str, site: str | None, label: str | None = None) -> Summary | None:
@@ -126,9 +130,9 @@ class Scores:
         key = (method, site, label)
         if key not in self._summaries:
             self._summaries[key] = (
-                summarise_sites([self.at(method, s, label) for s in self.trained])
+                summarise_sites([self.at(method, s, label) for s in self.trained], self.measure)
                 if site is None
-                else summarise(self.at(method, site, label))
+                else summarise(self.at(method, site, label), self.measure)
             )
         return self._summaries[key]
 
@@ -157,7 +161,8 @@ class Scores:
 
     def of_model(self, method: str, trained_on: str, site: str) -> list[CaseScore]:
         """The scores at `site` of the model trained on `trained_on`."""
-        return case_scores(r for r in self._rows.get((method, site), []) if r["trained_on"] == trained_on)
+        rows = [r for r in self._rows.get((method, site), []) if r["trained_on"] == trained_on]
+        return case_scores(rows, measure=self.measure)
 
     def trainers(self, method: str) -> list[str]:
         """The single sites whose models `method` has, in the order of the sites."""
@@ -165,11 +170,11 @@ class Scores:
         return [s for s in self.sites if s in names]
 
 
-def case_scores(rows: Iterable[Row], label: str | None = None) -> list[CaseScore]:
+def case_scores(rows: Iterable[Row], label: str | None = None, measure: Measure = DICE) -> list[CaseScore]:
     """One score per case, ordered by name; several models' rows of one case and seed are averaged."""
     values: dict[tuple[str, str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        value = case_dice(row["dice"], label)
+        value = case_dice(row.get(measure.name, {}), label)
         if value is not None:
             values[row["site"], row["case"], row["patient"]][row["seed"]].append(value)
     return [
@@ -178,14 +183,16 @@ def case_scores(rows: Iterable[Row], label: str | None = None) -> list[CaseScore
     ]
 
 
-def aligned(first: Iterable[Row], second: Iterable[Row]) -> tuple[list[CaseScore], list[CaseScore]]:
+def aligned(
+    first: Iterable[Row], second: Iterable[Row], measure: Measure = DICE
+) -> tuple[list[CaseScore], list[CaseScore]]:
     """Two methods' scores over the same cases, seeds and labels, in the same order.
 
-    A label counts in a case if either method has a Dice for it, under any seed. Where one has none, truth and
-    prediction are both without the label, which is right: it gets 1. Leaving the case out instead would hide just
-    those in which the other method drew what is not there.
+    A label counts in a case if either method has a value for it, under any seed. Where one has none, truth and
+    prediction are both without the label, which is right: it gets the ideal, of Dice 1. Leaving the case out instead
+    would hide just those in which the other method drew what is not there.
     """
-    ours, theirs = _by_case(first), _by_case(second)
+    ours, theirs = _by_case(first, measure), _by_case(second, measure)
     pairs: tuple[list[CaseScore], list[CaseScore]] = ([], [])
     for key in sorted(ours.keys() & theirs.keys()):
         seeds = sorted(ours[key].keys() & theirs[key].keys())
@@ -194,7 +201,8 @@ def aligned(first: Iterable[Row], second: Iterable[Row]) -> tuple[list[CaseScore
         if not labels:
             continue
         for scores, side in zip(pairs, (ours, theirs), strict=True):
-            values = {s: fmean(_or_one(d.get(name)) for d in side[key][s] for name in labels) for s in seeds}
+            found = {s: [_or(measure.ideal, d.get(name)) for d in side[key][s] for name in labels] for s in seeds}
+            values = {s: fmean(v) for s, v in found.items()}
             scores.append(CaseScore(*key, values))
     return pairs
 
@@ -207,11 +215,15 @@ def differences(first: Sequence[CaseScore], second: Sequence[CaseScore]) -> list
     ]
 
 
-def _by_case(rows: Iterable[Row]) -> dict[tuple[str, str, str], dict[int, list[Mapping[str, float | None]]]]:
-    """(site, case, patient) -> seed -> Dice by label, of each model."""
+def _by_case(
+    rows: Iterable[Row], measure: Measure
+) -> dict[tuple[str, str, str], dict[int, list[Mapping[str, float | None]]]]:
+    """(site, case, patient) -> seed -> values by label, of each model."""
     found: dict[tuple[str, str, str], dict[int, list[Mapping[str, float | None]]]] = {}
     for r in rows:
-        found.setdefault((r["site"], r["case"], r["patient"]), {}).setdefault(r["seed"], []).append(r["dice"])
+        found.setdefault((r["site"], r["case"], r["patient"]), {}).setdefault(r["seed"], []).append(
+            r.get(measure.name, {})
+        )
     return found
 
 
@@ -219,8 +231,8 @@ def _counts(dice: float | None) -> bool:
     return dice is not None and math.isfinite(dice)
 
 
-def _or_one(dice: float | None) -> float:
-    return dice if dice is not None and math.isfinite(dice) else 1.0
+def _or(ideal: float, value: float | None) -> float:
+    return value if value is not None and math.isfinite(value) else ideal
 
 
 def by_patient(cases: Iterable[CaseScore]) -> Patients:
@@ -232,7 +244,7 @@ def by_patient(cases: Iterable[CaseScore]) -> Patients:
     return np.array([sum(v) for v in ordered], dtype=float), np.array([len(v) for v in ordered], dtype=float)
 
 
-def summarise(cases: Sequence[CaseScore]) -> Summary | None:
+def summarise(cases: Sequence[CaseScore], measure: Measure = DICE) -> Summary | None:
     """Mean, quartiles, worst case and interval over the cases of one site; None without cases."""
     if not cases:
         return None
@@ -241,10 +253,10 @@ def summarise(cases: Sequence[CaseScore]) -> Summary | None:
     patients = by_patient(cases)
     low, high = interval(patients) or (None, None)
     return Summary(len(cases), len(patients[0]), float(values.mean()), float(median), float(q1), float(q3),
-                   float(values.min()), low, high, seed_means(cases))  # fmt: skip
+                   float(measure.worst(values)), low, high, seed_means(cases))  # fmt: skip
 
 
-def summarise_sites(sites: Sequence[Sequence[CaseScore]]) -> Summary | None:
+def summarise_sites(sites: Sequence[Sequence[CaseScore]], measure: Measure = DICE) -> Summary | None:
     """The mean over the sites' means, every site weighing the same; quartiles and worst are of the sites' means."""
     sites = [s for s in sites if s]
     if not sites:
@@ -258,7 +270,7 @@ def summarise_sites(sites: Sequence[Sequence[CaseScore]]) -> Summary | None:
     seeds = {seed: fmean(p[seed] for p in per_site) for seed in sorted(common)}
     patients = sum(len({c.patient for c in s}) for s in sites)
     return Summary(sum(map(len, sites)), patients, float(means.mean()), float(median), float(q1), float(q3),
-                   float(means.min()), low, high, seeds)  # fmt: skip
+                   float(measure.worst(means)), low, high, seeds)  # fmt: skip
 
 
 def seed_means(cases: Iterable[CaseScore]) -> dict[int, float]:
@@ -270,10 +282,10 @@ def seed_means(cases: Iterable[CaseScore]) -> dict[int, float]:
     return {seed: fmean(values[seed]) for seed in sorted(values)}
 
 
-def winners(means: Mapping[str, float | None]) -> list[str]:
-    """The methods with the highest mean, compared as shown: equal to three decimals is a shared first place."""
-    shown = {m: round(v, 3) for m, v in means.items() if v is not None}
-    return [m for m, v in shown.items() if v == max(shown.values())]
+def winners(means: Mapping[str, float | None], measure: Measure = DICE) -> list[str]:
+    """The methods with the best mean, compared as shown: equal to the last decimal is a shared first place."""
+    shown = {m: measure.distance(round(v, measure.digits)) for m, v in means.items() if v is not None}
+    return [m for m, v in shown.items() if v == min(shown.values())]
 
 
 def is_pooled(method: str) -> bool:

@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from server.report.sentences import failed, number
+from server.report.measures import measures
+from server.report.sentences import failed
 from server.report.tables import Scores, winners
 from server.report.verdict import judge
 
@@ -15,7 +16,7 @@ COLOURS = {"better": "green", "mixed": "yellow", "open": "yellow", "worse": "red
 
 
 def print_summary(results: Mapping[str, Any], console: Console) -> None:
-    """Print mean test Dice by site and method (the best in bold), what failed, and the verdict.
+    """Print mean test Dice by site and method (the best in bold), other metrics' means, what failed, and the verdict.
 
     Args:
         results: The content of `results.json`.
@@ -35,6 +36,11 @@ def print_summary(results: Mapping[str, Any], console: Console) -> None:
         table.add_section()
     for site in scores.unseen:
         table.add_row(Text(f"{site} (not in training)"), *_cells(scores, site))
+    others = [Scores(results, measure) for measure in measures(results)[1:]]
+    if others:
+        table.add_section()
+    for other in others:
+        table.add_row(f"mean {other.measure.heading}", *_cells(other, None))
     console.print(table)
     for line in failed(scores):
         console.print(Text(f"† {line}", style="red"))
@@ -45,11 +51,13 @@ def print_summary(results: Mapping[str, Any], console: Console) -> None:
 
 
 def _cells(scores: Scores, site: str | None) -> list[Text]:
-    first = winners(scores.contest(site))
+    first = winners(scores.contest(site), scores.measure)
     return [Text(_cell(scores, m, site), style="bold" if m in first else "") for m in scores.methods]
 
 
 def _cell(scores: Scores, method: str, site: str | None) -> str:
     """The mean; † marks one that something is missing in."""
     found, gaps = scores.summary(method, site), scores.missing(method, site)
-    return ("failed" if gaps and not found else number(found.mean if found else None)) + ("†" if gaps else "")
+    return ("failed" if gaps and not found else scores.measure.text(found.mean if found else None)) + (
+        "†" if gaps else ""
+    )

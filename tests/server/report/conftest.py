@@ -22,11 +22,20 @@ NAMES = [
     "Castell",
     "Zum Tor",
 ]
+METRICS = [
+    {"name": "dice", "title": "Dice", "unit": "", "ideal": 1.0, "least": 0.0, "most": 1.0},
+    {"name": "hd95", "title": "HD95", "unit": "mm", "ideal": 0.0, "least": 0.0, "most": None},
+]
 LABELS = ["anterior", "posterior", "body", "tail", "a", "b", "c", "d", "e", "f"]
 
 
-def build(sites: int = 5, labels: int = 2, seeds: int = 3, rounds: int = 20, unseen: bool = True) -> dict[str, Any]:
-    """Results of `sites` sites: the last one for testing only, with 2 patients; Lakeside loses by federation."""
+def build(
+    sites: int = 5, labels: int = 2, seeds: int = 3, rounds: int = 20, unseen: bool = True, distances: bool = False
+) -> dict[str, Any]:
+    """Results of `sites` sites: the last one for testing only, with 2 patients; Lakeside loses by federation.
+
+    With `distances` there is an HD95, which is 20 mm times what is missing in Dice.
+    """
     rng = np.random.default_rng(1)
     names = [NAMES[i] if i < len(NAMES) else f"Clinic {i + 1}" for i in range(sites)]
     tests = [int(n) for n in rng.integers(8, 22, sites)]
@@ -51,8 +60,10 @@ def build(sites: int = 5, labels: int = 2, seeds: int = 3, rounds: int = 20, uns
                         if k == 3 and labels > 1:
                             dice[shown[-1]] = None
                         patient = f"p{k // 2 if i == 0 else k}"
+                        more = {"hd95": {x: None if d is None else 20 * (1 - d) for x, d in dice.items()}}
                         cases.append({"seed": seed, "method": method, "trained_on": model, "site": name,
-                                      "case": f"case-{k:03d}", "patient": patient, "dice": dice})  # fmt: skip
+                                      "case": f"case-{k:03d}", "patient": patient, "dice": dice,
+                                      **(more if distances else {})})  # fmt: skip
                 here = trained if model == "all" else [model]
                 for t in range(1, rounds + 1):
                     rise = 1 - np.exp(-t / 5)
@@ -77,6 +88,7 @@ def build(sites: int = 5, labels: int = 2, seeds: int = 3, rounds: int = 20, uns
         "sites": [{"name": n, "train": 0 if n not in trained else 30 + i, "validation": 0 if n not in trained else 8,
                    "test": tests[i], "patients": 40 + i, "use": "train" if n in trained else "test",
                    "findings": [finding] if i == 1 else []} for i, n in enumerate(names)],
+        **({"metrics": METRICS} if distances else {}),
         "methods": [{"key": k, "title": t, "kind": kind} for k, t, kind, _ in METHODS],
         "cases": cases, "curves": curves, "costs": costs, "pictures": [],
     }  # fmt: skip
@@ -84,5 +96,5 @@ def build(sites: int = 5, labels: int = 2, seeds: int = 3, rounds: int = 20, uns
 
 @pytest.fixture
 def make_results() -> Callable[..., dict[str, Any]]:
-    """`make_results(sites=, labels=, seeds=, rounds=, unseen=)`."""
+    """`make_results(sites=, labels=, seeds=, rounds=, unseen=, distances=)`."""
     return build

@@ -12,6 +12,7 @@ import torch
 from safetensors.numpy import load_file
 
 from common.errors import StudyError
+from common.metrics import score_limits
 from common.nets import build_net
 from common.study import Study
 from common.wire import Schema
@@ -29,8 +30,11 @@ DICE = {("oslo", 1): 0.2, ("rome", 1): 0.4, ("oslo", 2): 0.6, ("rome", 2): 0.8}
 
 
 def score(dice: float, cases: int = 2) -> dict[str, Any]:
-    return {"num-examples": cases, "dice": dice, "dice.a": dice, "cases.a": cases, "dice.b": 0.0, "cases.b": 0,
-            "seconds": 0.5}  # fmt: skip
+    """Label b is in no case; an HD95 of a is there, of Dice the quartiles too."""
+    keys = score_limits(STUDY.metrics(), ("a", "b"), "quartiles")
+    spread = {f"dice.a.{q}": dice + d for q, d in (("q25", -0.1), ("median", 0.01), ("q75", 0.1))}
+    return {**dict.fromkeys(keys, 0.0), "num-examples": cases, "dice": dice, "dice.a": dice, "cases.a": cases, **spread,
+            "hd95.a": 20 * dice, "hd95.a.median": 3.21, "hd95.a.told": 1.0, "seconds": 0.5}  # fmt: skip
 
 
 @pytest.fixture
@@ -110,6 +114,10 @@ def test_the_numbers_are_those_of_the_events(folder: Path) -> None:
     assert found["cost"]["validation"] == pytest.approx((0.6 + 0.8) / 2)
     assert oslo["validation"]["dice"] == 0.6
     assert oslo["validation"]["labels"] == {"a": 0.6, "b": None}
+    assert oslo["test"]["metrics"] == {
+        "dice": {"a": {"mean": 0.5, "q25": 0.4, "median": 0.51, "q75": 0.6}, "b": None},
+        "hd95": {"a": {"mean": 10.0, "q25": 0.0, "median": 3.21, "q75": 0.0}, "b": None},
+    }
     assert rome["test"] is None
     assert found["test"] == 0.5
     assert [(f["round"], f["site"], f["why"]) for f in found["failures"]] == [(1, "rome", "E_DATA")]
@@ -119,12 +127,23 @@ def test_the_numbers_are_those_of_the_events(folder: Path) -> None:
         ("1", "train", "oslo"), ("1", "validation", "oslo"), ("1", "validation", "rome")
     ]  # fmt: skip
     assert len(rows) == 3 + 4 + 1
+    assert (rows[-1]["hd95.a"], rows[-1]["dice.a.median"]) == ("10.0", "0.51")
 
 
 def test_the_page_holds_everything_and_fetches_nothing(folder: Path) -> None:
     write_run_report(folder, STUDY, "failed", "1 of 2 <sites>")
     page = (folder / "report.html").read_text()
-    for part in ("2 of 3 rounds", "1 of 2 &lt;sites&gt;", "&lt;b&gt;&amp;", "0.700", STUDY.digest(), "E_DATA", "<svg"):
+    for part in (
+        "2 of 3 rounds",
+        "1 of 2 &lt;sites&gt;",
+        "&lt;b&gt;&amp;",
+        "0.700",
+        STUDY.digest(),
+        "E_DATA",
+        "<svg",
+        "HD95, mm",
+        "3.21",
+    ):
         assert part in page
     assert "http" not in page.replace("http-equiv", "")
     assert "default-src 'none'" in page
