@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,12 +21,14 @@ class Exclusion(BaseModel):
         reason: In the words of the one who decided it.
         when: Time of the decision.
         who: Name of the user of this machine who decided it.
+        marks: What the case consists of (`client.data.left_out`): under another name it is left out, too.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     reason: str = Field(min_length=1, max_length=1000)
     when: AwareDatetime
     who: str
+    marks: tuple[str, ...] = ()
 
 
 _TABLE = TypeAdapter(dict[str, Exclusion])
@@ -50,9 +52,26 @@ def exclusions(home: Path) -> dict[str, Exclusion]:
         ) from None
 
 
-def exclude(home: Path, case: str, reason: str, who: str) -> None:
-    """Leave `case` out from now on; raises DataError as `exclusions`, StorageError when it cannot be written."""
-    _write(home, {**exclusions(home), case: Exclusion(reason=reason, when=datetime.now(UTC), who=who)})
+def exclude(home: Path, case: str, reason: str, who: str, marks: Collection[str] = ()) -> None:
+    """Leave `case` out from now on.
+
+    A name that is on the list already may have come to mean another case: what it meant before stays out as well.
+
+    Args:
+        home: The site's folder.
+        case: The case's id.
+        reason: Why.
+        who: Who decided it.
+        marks: What the case consists of, as far as that is known.
+
+    Raises:
+        DataError: As `exclusions`.
+        StorageError: The file cannot be written.
+    """
+    table = exclusions(home)
+    known = set(table[case].marks) if case in table else set()
+    entry = Exclusion(reason=reason, when=datetime.now(UTC), who=who, marks=tuple(sorted(known | set(marks))))
+    _write(home, {**table, case: entry})
 
 
 def include(home: Path, case: str) -> None:

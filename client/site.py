@@ -1,13 +1,14 @@
 """What a site says of itself: where its scans are and how they map to a study. Never leaves the site."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, field_validator, model_validator
 
 from client.approval import ApprovalRule
-from client.exclusions import exclusions
+from client.exclusions import Exclusion, exclusions
 from client.hours import Window
 from client.label_rules import LabelEntry
 from client.label_rules import LabelRange as LabelRange
@@ -158,6 +159,19 @@ class SiteConfig(BaseModel):
     egress: Egress = Egress()
     network: Network = Network()
     operators: Operators = Operators()
+    _marks: dict[str, frozenset[str]] = PrivateAttr(default_factory=dict)
+
+    @property
+    def marks(self) -> Mapping[str, frozenset[str]]:
+        """Excluded case -> what it consists of (`client.data.left_out`), where that is known."""
+        return self._marks
+
+    def without(self, table: Mapping[str, Exclusion]) -> Self:
+        """These settings with the cases of `table` excluded, too."""
+        reasons = {case: entry.reason for case, entry in table.items()}
+        changed = self.model_copy(update={"excluded": self.excluded | reasons})
+        changed._marks = {case: frozenset(entry.marks) for case, entry in table.items() if entry.marks}
+        return changed
 
     def permits(self) -> bytes:
         """The settings that say what may happen here, in one spelling, so that a change of them can be seen."""
@@ -182,6 +196,14 @@ def places(home: Path) -> Places:
     return Places(home / "cache", home / "trainer" / "runs")
 
 
+def home_of(file: Path) -> Path:
+    """The home of the site whose file is `file`: the folder in which it lies, be it there as a link to elsewhere.
+
+    Kubernetes shows a file of a ConfigMap as a link into a folder that is replaced; nothing may be kept there.
+    """
+    return file.absolute().parent
+
+
 def site_of_home(home: Path) -> SiteConfig:
     """The settings in `home`/site.yaml; as `site_of_file`."""
     return site_of_file(home / "site.yaml")
@@ -196,10 +218,8 @@ def site_of_file(path: Path) -> SiteConfig:
     """
     document = Document.read(path)
     config = document.validate(SiteConfig, document.data)
-    home, network = path.parent, config.network
+    home, network = home_of(path), config.network
     if network.proxy_ca is not None:
         network = network.model_copy(update={"proxy_ca": (home / network.proxy_ca).resolve()})
-    taken_out = {case: entry.reason for case, entry in exclusions(home).items()}
-    return config.model_copy(
-        update={"data": (home / config.data).resolve(), "network": network, "excluded": config.excluded | taken_out}
-    )
+    whole = config.model_copy(update={"data": (home / config.data).resolve(), "network": network})
+    return whole.without(exclusions(home))

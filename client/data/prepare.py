@@ -1,7 +1,7 @@
 """From a site's files to cases ready for training: find, read, check, preprocess, keep on disk, split."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +13,7 @@ from client.data.gate.cases import check_kept
 from client.data.gate.codes import finding
 from client.data.gate.files import no_label, unreadable
 from client.data.gate.site import check_site
+from client.data.left_out import left_out, remaining
 from client.data.make import SiteLabels, key_of, make, site_labels
 from client.data.memory import Memory
 from client.data.preprocess import Meta
@@ -50,15 +51,16 @@ def prepare(study: Study, site: SiteConfig, *, cache: Path, home: Path,
     """
     labels = site_labels(study, site)
     found = look(site, len(study.data.channels), study.data.channels, home, listing)
-    wanted = [case for case in found.cases if not case.names & site.excluded.keys()]
     memory = Memory(home)
+    out = left_out(found.cases, site, memory.digest)
+    wanted = remaining(found.cases, out)
     work = partial(_case, study=study, labels=labels, cache=cache, memory=memory)
     results = _each(work, wanted, progress)
     memory.save()
     kept = [(result.case, result.meta) for result in results if result.meta is not None]
     findings = (
         *found.findings,
-        *_excluded(found.cases, site),
+        *_excluded(out, site),
         *(finding for result in results for finding in result.findings),
         *check_site(kept, study, site.use),
     )
@@ -124,13 +126,14 @@ def _case(case: Case, *, study: Study, labels: SiteLabels, cache: Path, memory: 
     return _Result(case, odd, own, meta)
 
 
-def _excluded(cases: Sequence[Case], site: SiteConfig) -> list[Finding]:
+def _excluded(out: Mapping[str, Sequence[Case]], site: SiteConfig) -> list[Finding]:
     """`excluded`: the site leaves the case out; `excluded-unknown`: it has no such case, perhaps a slip of the pen."""
     findings = []
-    for name, reason in site.excluded.items():
-        own = [case.id for case in cases if name in case.names]
-        findings += [finding("excluded", case, f"left out by the site: {reason}") for case in own]
-        if not own:
+    for name, cases in out.items():
+        for case in cases:
+            known = "" if name in case.names else f" (excluded as {name})"
+            findings.append(finding("excluded", case.id, f"left out by the site{known}: {site.excluded[name]}"))
+        if not cases:
             findings.append(finding("excluded-unknown", "", f"the case {name} that is excluded does not exist"))
     return findings
 

@@ -18,7 +18,7 @@ from client.data.gate.privacy import check_privacy
 from client.data.gate.share import shared
 from client.data.prepare import prepare as make_ready
 from client.data.volume import Finding, SiteData
-from client.site import SiteConfig, places, site_of_file
+from client.site import SiteConfig, home_of, places, site_of_file
 from common.disk import write_whole
 from common.errors import StudyError
 from common.study import Part, Study, load_study
@@ -85,7 +85,7 @@ def opened(study_file: Path, site_file: Path) -> tuple[Study, SiteConfig, Path]:
             f"{site_file}: no such file. Name the site's file with --site; two lines are enough: `name: our-hospital` "
             "and `data: /folder/with/scans`"
         )
-    return load_study(study_file), site_of_file(site_file), site_file.resolve().parent
+    return load_study(study_file), site_of_file(site_file), home_of(site_file)
 
 
 class _Bars:

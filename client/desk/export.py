@@ -7,6 +7,8 @@ import click
 from client.data.catalogue import look
 from client.data.export.policy import Dates, ExportOptions
 from client.data.export.run import export
+from client.data.left_out import left_out, remaining
+from client.data.memory import Memory
 from client.desk.check import bars, opened
 from client.site import places
 from common.codes import meaning_of, value_of
@@ -21,7 +23,9 @@ def run(study_file: Path, site_file: Path, out: Path, dates: Dates, characterist
     with bars(False) as shown:
         files = shown.of("looking at files")
         found = look(site, len(study.data.channels), study.data.channels, places(home).runs, files)
-        cases = [case for case in found.cases if not case.names & site.excluded.keys()]
+        memory = Memory(places(home).runs)
+        cases = remaining(found.cases, left_out(found.cases, site, memory.digest))
+        memory.save()
         record = export(cases, out, site, options, shown.of("writing copies"), home=home)
     click.echo(f"{record.cases} cases of {record.patients} patients, {len(record.files)} files: {out}")
     click.echo(f"{record.profile}; options {', '.join(record.options) or 'none'}; dates {record.dates}")

@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
 from client.data.catalogue import look
+from client.data.volume import Stack
 from client.site import site_of_file
 from common.cli import run
 from common.errors import DataError
@@ -171,6 +172,81 @@ def test_a_series_left_out_stays_out_when_it_grows(
     assert case.id not in {own.id for own in cases}
     _, text = said(capsys, "data", "check", "study.yaml", "--json")
     assert [f["code"] for f in json.loads(text)["findings"]].count("excluded") == 2
+
+
+def pictures(home: Path) -> list[Path]:
+    """Three X-ray pictures of one series, in the order of their numbers."""
+    (home / "site.yaml").write_text("name: here\ndata: scans\n")
+    (home / "study.yaml").write_text(
+        "name: chest\ndata: {labels: [lung], dimensions: 2}\nplan: {patch: [8, 8], size: [8, 8]}\n"
+        "training: {steps: 1}\n"
+    )
+    return write(data_sets(smooth((3, 9, 8)), modality="CR"), home / "scans")
+
+
+def left_out(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    _, text = said(capsys, "data", "check", "study.yaml", "--json")
+    return [finding["case"] for finding in json.loads(text)["findings"] if finding["code"] == "excluded"]
+
+
+def by_file(home: Path) -> dict[Path, str]:
+    cases = look(site_of_file(home / "site.yaml"), 1, ["image"]).cases
+    return {source.files[0]: case.id for case in cases for source in case.images if isinstance(source, Stack)}
+
+
+def test_an_exclusion_follows_its_picture_when_the_names_of_others_shift(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first, second, third = pictures(tmp_path)
+    name = by_file(tmp_path)[second]
+    assert said(capsys, "data", "exclude", name, "--reason", "consent withdrawn")[0] == 0
+    first.unlink()
+    now = by_file(tmp_path)
+    assert now[third] == name  # The name has come to mean another picture.
+    assert left_out(capsys) == [now[second]]
+    text = said(capsys, "data", "check", "study.yaml")[1]
+    assert f"left out by the site (excluded as {name}): consent withdrawn" in text
+    assert said(capsys, "data", "export", "study.yaml", "--out", "copy")[0] == 0
+    copies = [dcmread(path).PixelData for path in (tmp_path / "copy").rglob("*.dcm")]
+    assert copies == [dcmread(third).PixelData]
+    # What now has the name can be left out too, and what had it before stays out.
+    assert said(capsys, "data", "exclude", name, "--reason", "moved")[0] == 0
+    assert sorted(left_out(capsys)) == sorted([now[second], now[third]])
+    third.unlink()
+    assert left_out(capsys) == list(by_file(tmp_path).values())
+
+
+def test_a_file_that_was_left_out_stays_out_under_another_name(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert said(capsys, "data", "exclude", "case3", "--reason", "consent withdrawn")[0] == 0
+    for kind in ("images", "labels"):
+        (home / "scans" / kind / "case3.nii.gz").rename(home / "scans" / kind / "case9.nii.gz")
+    assert left_out(capsys) == ["case9"]
+    assert said(capsys, "data", "export", "study.yaml", "--out", "copy")[0] == 0
+    assert len((home / "copy/cases.csv").read_text().splitlines()) == 1 + 5
+    # Another scan under the old name is out as well: nobody has taken the name off the list.
+    (home / "scans/images/case2.nii.gz").rename(home / "scans/images/case3.nii.gz")
+    assert left_out(capsys) == ["case3", "case9"]
+
+
+def test_a_list_from_before_there_were_marks_goes_by_names(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entry = {"reason": "moved", "when": "2025-03-01T10:00:00Z", "who": "ann"}
+    (home / "excluded.json").write_text(json.dumps({"case3": entry}))
+    assert left_out(capsys) == ["case3"]
+
+
+def test_all_that_is_kept_lies_where_the_link_to_the_sites_file_lies(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "config").mkdir()
+    (home / "site.yaml").rename(home / "config/site.yaml")
+    (home / "site.yaml").symlink_to("config/site.yaml")  # As Kubernetes shows a ConfigMap.
+    assert said(capsys, "data", "exclude", "case3", "--reason", "moved")[0] == 0
+    assert left_out(capsys) == ["case3"]
+    assert [path.name for path in (home / "config").iterdir()] == ["site.yaml"]
+    assert {"cache", "trainer", "excluded.json", "data-check.html"} <= {path.name for path in home.iterdir()}
+    assert said(capsys, "data", "include", "case3")[0] == 0
+    assert left_out(capsys) == []
 
 
 def test_a_case_can_be_left_out_while_the_scans_are_away(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
