@@ -29,7 +29,7 @@ class FedAdagrad(FedOpt):
     def __init__(
         self,
         *,
-        rate: Annotated[float, Field(gt=0, le=10)] = 0.01,
+        rate: Annotated[float, Field(gt=0, le=10)] = 0.05,
         beta1: Annotated[float, Field(ge=0, lt=1)] = 0.0,
         tau: Annotated[float, Field(gt=0, le=1)] = 0.01,
     ) -> None:

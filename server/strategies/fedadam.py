@@ -25,7 +25,7 @@ class FedAdam(FedOpt):
 
     Args:
         rate: η, the largest step of a parameter in one round.
-        beta1: Decay of the mean change.
+        beta1: Decay of the mean change; the paper takes 0.9, over hundreds of rounds.
         beta2: Decay of its square.
         tau: Changes much smaller than it are not scaled up.
     """
@@ -33,8 +33,8 @@ class FedAdam(FedOpt):
     def __init__(
         self,
         *,
-        rate: Annotated[float, Field(gt=0, le=10)] = 0.01,
-        beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9,
+        rate: Annotated[float, Field(gt=0, le=10)] = 0.03,
+        beta1: Annotated[float, Field(ge=0, lt=1)] = 0.5,
         beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99,
         tau: Annotated[float, Field(gt=0, le=1)] = 0.01,
     ) -> None:

@@ -23,7 +23,7 @@ class FedYogi(FedOpt):
 
     Args:
         rate: η, the largest step of a parameter in one round.
-        beta1: Decay of the mean change.
+        beta1: Decay of the mean change; the paper takes 0.9, over hundreds of rounds.
         beta2: How fast v follows Δ².
         tau: Changes much smaller than it are not scaled up.
     """
@@ -31,8 +31,8 @@ class FedYogi(FedOpt):
     def __init__(
         self,
         *,
-        rate: Annotated[float, Field(gt=0, le=10)] = 0.01,
-        beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9,
+        rate: Annotated[float, Field(gt=0, le=10)] = 0.03,
+        beta1: Annotated[float, Field(ge=0, lt=1)] = 0.5,
         beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99,
         tau: Annotated[float, Field(gt=0, le=1)] = 0.01,
     ) -> None:
