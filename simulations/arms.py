@@ -12,6 +12,7 @@ from common.study import Choice, Study
 from common.wording import shown
 
 POOLED = "pooled"  # the name of the site that has all training cases
+LEAVE_ONE_OUT = "leave_one_out"  # among the compared strategies: the study's own, each site left out in turn
 
 
 @dataclass(frozen=True)
@@ -23,22 +24,30 @@ class Arm:
         study: What is run.
         train: Names of the sites that train.
         trained_on: The site's name for a local arm, else "all".
+        without: The site that was left out, at which the model is then tested.
     """
 
     method: str
     study: Study
     train: tuple[str, ...]
     trained_on: str = "all"
+    without: str | None = None
 
     @property
     def federated(self) -> bool:
         """Whether it is one of the compared strategies rather than a baseline."""
+        return self.crossed and self.without is None
+
+    @property
+    def crossed(self) -> bool:
+        """Whether anything leaves a site."""
         return self.trained_on == "all" and self.train != (POOLED,)
 
     @property
     def run(self) -> str:
         """Name of the run and of its folder."""
-        return self.method if self.trained_on == "all" else f"{self.method}-{self.trained_on}"
+        site = self.without or (None if self.trained_on == "all" else self.trained_on)
+        return self.method if site is None else f"{self.method}-{site}"
 
 
 @dataclass(frozen=True)
@@ -50,9 +59,16 @@ class Method:
     kind: str
 
 
-def methods(compare: Sequence[Choice]) -> list[Method]:
-    """All rows of the comparison, in the order in which they are shown."""
+def methods(compare: Sequence[Choice], left_out: Choice | None = None) -> list[Method]:
+    """All rows of the comparison, in the order in which they are shown.
+
+    Args:
+        compare: The compared strategies.
+        left_out: The strategy with which each site is left out in turn, if one is.
+    """
     federated = [Method(key, _title(choice), "federated") for key, choice in keyed(compare).items()]
+    if left_out is not None:
+        federated.append(Method(LEAVE_ONE_OUT, f"{_title(left_out)}, the site left out", "probe"))
     return [
         Method("local", "Local only", "baseline"),
         Method("consensus", "Consensus of local models", "baseline"),
@@ -71,8 +87,8 @@ def keyed(compare: Sequence[Choice]) -> dict[str, Choice]:
     return result
 
 
-def arms(study: Study, compare: Sequence[Choice], sites: Sequence[str]) -> list[Arm]:
-    """All runs of one seed.
+def arms(study: Study, compare: Sequence[Choice], sites: Sequence[str], leave_one_out: bool = False) -> list[Arm]:
+    """All runs of one seed; `leave_one_out` adds the study's own strategy without each of the sites.
 
     With T updates per site and K sites, local gets T, and pooled gets T (as much computing as one site) and K·T (as
     much as all sites together): federation is compared with the stronger.
@@ -92,6 +108,7 @@ def arms(study: Study, compare: Sequence[Choice], sites: Sequence[str]) -> list[
         *(Arm("local", alone, (site,), site) for site in sites),
         Arm("pooled_t", alone, (POOLED,)),
         Arm("pooled_kt", longer, (POOLED,)),
+        *(Arm(LEAVE_ONE_OUT, study, tuple(s for s in sites if s != x), without=x) for x in sites if leave_one_out),
     ]
 
 

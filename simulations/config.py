@@ -1,7 +1,7 @@
 """What a study file says for simulations only: its sites, or a data set to split, and what to compare."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +15,7 @@ from common.registry import did_you_mean
 from common.study import Choice, Section, Study
 from common.traits import keeps_layers
 from simulations.anatomy import ORGANS
-from simulations.arms import POOLED
+from simulations.arms import LEAVE_ONE_OUT, POOLED
 from simulations.partition import Partition, site_name, sites_by_column, sites_by_split
 from simulations.phantom import Format, make_phantom
 
@@ -24,11 +24,13 @@ RESERVED = (POOLED, "all")
 
 
 def _checked(choice: Choice) -> Choice:
+    if choice.name == LEAVE_ONE_OUT and not choice.options:
+        return choice
     return choice.model_copy(update={"options": STRATEGIES.check(choice.name, choice.options)})
 
 
 class Compared(Section):
-    """The section `compare:`: strategies beside the study's own."""
+    """The section `compare:`: strategies beside the study's own, and `leave_one_out` for that one at unseen sites."""
 
     compare: tuple[Annotated[Choice, AfterValidator(_checked)], ...] = Field(
         (Choice(name="fedavg"), Choice.model_validate({"name": "fedprox", "mu": 0.01})), validate_default=True
@@ -59,7 +61,25 @@ def compared(document: Document, study: Study) -> tuple[Choice, ...]:
     """The strategies to compare: those of `compare:`, then the study's own unless it is among them."""
     section = {k: v for k, v in document.data.items() if k == "compare"}
     choices = [*document.validate(Compared, section).compare, study.strategy]
-    return tuple(c for i, c in enumerate(choices) if c not in choices[:i])
+    return tuple(c for i, c in enumerate(choices) if c not in choices[:i] and c.name != LEAVE_ONE_OUT)
+
+
+def leaves_one_out(document: Document, study: Study, sites: Sequence[SiteConfig]) -> bool:
+    """Whether `compare:` names `leave_one_out`.
+
+    Raises:
+        StudyError: It does, and there are too few sites, or sites keep layers that an unseen site would lack.
+    """
+    asked = document.data.get("compare")
+    if not isinstance(asked, list) or LEAVE_ONE_OUT not in asked:
+        return False
+    place = ("compare", asked.index(LEAVE_ONE_OUT))
+    if sum(site.use == "train" for site in sites) < 3:
+        raise document.error(place, "needs three sites that train: with one of two left out nothing is federated")
+    if keeps_layers(study):
+        what = "rounds.buffers: local" if study.rounds.buffers == "local" else study.strategy.name
+        raise document.error(place, f"with {what} sites keep layers, which a site that was left out would not have")
+    return True
 
 
 def simulated_sites(

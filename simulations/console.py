@@ -13,7 +13,7 @@ from common.study_check import fits
 from server.events import Event
 from server.report.terminal import print_summary
 from simulations.arms import Arm
-from simulations.config import compared, simulated_sites
+from simulations.config import compared, leaves_one_out, simulated_sites
 from simulations.phantom import Format
 from simulations.results import RESULTS
 from simulations.run import Watcher, simulate
@@ -80,6 +80,7 @@ def run(
         out / "cache",
         seeds,
         engine,
+        leaves_one_out(document, parsed, sites),
     )
     bars = Bars(console)
     try:

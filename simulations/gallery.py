@@ -11,7 +11,7 @@ from client.data.cache import load_image, load_meta, load_truth
 from client.data.preprocess import restore
 from client.inference import segment
 from server.report.verdict import choose
-from simulations.arms import arms, keyed
+from simulations.arms import keyed
 from simulations.baselines import best_model
 from simulations.pictures import overlay
 from simulations.simulation import Simulation
@@ -33,7 +33,7 @@ def paint(simulation: Simulation, cases: list[Row], costs: list[Row]) -> Iterato
     method, seed = choice.method, min(c["seed"] for c in mine)
     study, folder = next((s, f) for s, f in simulation.seeded() if s.seed == seed)
     field = simulation.field(folder)
-    arm = next(a for a in arms(study, simulation.compare, field.training) if a.method == method)
+    arm = next(a for a in simulation.arms(study, field.training) if a.method == method)
     for site in field.open()[:-1]:
         rows = sorted((c for c in mine if (c["seed"], c["site"]) == (seed, site.config.name)), key=_score)
         if not rows:

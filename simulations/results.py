@@ -20,7 +20,7 @@ from common.study import Study
 from common.wire import Schema
 from server.events import Event, read_events
 from server.report.rounds import cost, curve
-from simulations.arms import Arm, arms, keyed, methods
+from simulations.arms import Arm, keyed
 from simulations.baselines import consensus_results
 from simulations.gallery import paint
 from simulations.simulation import Simulation
@@ -82,22 +82,24 @@ def _collect_seed(
     field = simulation.field(folder)
     tested = [s["name"] for s in sites if s["test"]]
     local, lost, started = [], [], []
-    plan = arms(study, simulation.compare, field.training)
+    plan = simulation.arms(study, field.training)
     for arm in plan:
         seed = {"seed": study.seed, "method": arm.method, "trained_on": arm.trained_on}
         events = read_events(folder / "runs" / arm.run / "events.jsonl")
         started += [e["time"] for e in events[:1]]
         if not events or events[-1]["event"] != "finished":
             why = [e["why"] for e in events if "why" in e]
-            rows["failures"].append({**seed, "why": why[-1] if why else "it did not end"})
+            where = {} if arm.without is None else {"site": arm.without}
+            rows["failures"].append({**seed, **where, "why": why[-1] if why else "it did not end"})
             lost += [arm.trained_on] if arm.method == "local" else []
             continue
         cost = {**seed, **run_cost(arm, events, [c.name for c in field.configs])}
         local += [cost] if arm.method == "local" else []
         rows["costs"].append(cost)
-        rows["curves"] += [{**seed, **row} for row in curve(events, arm.study.rounds.number)]
+        if arm.without is None:
+            rows["curves"] += [{**seed, **row} for row in curve(events, arm.study.rounds.number)]
         chosen = events[-1]["best_round"] or events[-1]["round"]
-        for site in tested:
+        for site in tested if arm.without is None else {arm.without} & set(tested):
             found = read_results(field.homes / site / "results" / arm.run / f"round-{chosen:05d}-test.json")
             rows["cases"] += [{**seed, "site": site, **row} for row in found]
             if not found:
@@ -126,7 +128,7 @@ def _seeds(simulation: Simulation) -> list[int]:
 
 
 def _methods(simulation: Simulation) -> list[dict[str, str]]:
-    return [{"key": m.key, "title": m.title, "kind": m.kind} for m in methods(simulation.compare)]
+    return [{"key": m.key, "title": m.title, "kind": m.kind} for m in simulation.methods()]
 
 
 def run_cost(arm: Arm, events: list[Event], sites: Sequence[str]) -> Row:
@@ -135,7 +137,7 @@ def run_cost(arm: Arm, events: list[Event], sites: Sequence[str]) -> Row:
     Args:
         sites: Roster order, in which the validation Dice of the best round is averaged.
     """
-    return cost(events, sites, crossed=arm.federated)
+    return cost(events, sites, crossed=arm.crossed)
 
 
 def consensus_cost(local: Sequence[Row], nbytes: int) -> Row:

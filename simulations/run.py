@@ -21,7 +21,7 @@ from server.events import Event
 from server.joining import Member, join
 from server.report.html import write_report
 from server.rounds import Run
-from simulations.arms import POOLED, Arm, arms
+from simulations.arms import POOLED, Arm
 from simulations.baselines import consensus
 from simulations.inline import InlineGrid
 from simulations.results import RESULTS, collect, is_finished
@@ -66,7 +66,7 @@ def _simulate(simulation: Simulation, watcher: Watcher) -> Path:
     if not is_finished(simulation):
         for study, folder in simulation.seeded():
             field = simulation.field(folder)
-            plan = arms(study, simulation.compare, field.training)
+            plan = simulation.arms(study, field.training)
             _run_arms(simulation, study, folder, plan, watcher)
             local = [a for a in plan if a.method == "local"]
             consensus(study, field, local, folder, partial(_tell, watcher, f"seed {study.seed}: consensus at"))
@@ -132,7 +132,8 @@ def _run_arms(simulation: Simulation, study: Study, folder: Path, plan: Sequence
             watcher.phase(f"seed {study.seed}: {arm.run}", _updates(arm, train))
             # Pooled models are chosen by what federated ones are chosen by: the mean over the real sites.
             validate = real if arm.train == (POOLED,) else train
-            run = Run(grid, arm.study, folder / "runs" / arm.run, train, test, validate, partial(tell, arm, train))
+            tested = test if arm.without is None else [members[arm.without]]
+            run = Run(grid, arm.study, folder / "runs" / arm.run, train, tested, validate, partial(tell, arm, train))
             try:
                 run.start()
             except RoundError:

@@ -1,11 +1,13 @@
 """What a simulation is: a study, its sites, the strategies to compare, and where it lies on disk."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from client.site import SiteConfig
 from common.study import Choice, Study
+from simulations.arms import Arm, Method, arms, methods
 from simulations.sites import Field
 
 Engine = Literal["inline", "ray"]
@@ -21,6 +23,7 @@ class Simulation:
         compare: The strategies that are compared.
         out: Folder of the simulation.
         cache: Folder of prepared cases.
+        leave_one_out: Whether the study's own strategy is also trained without each of the sites.
     """
 
     study: Study
@@ -30,6 +33,15 @@ class Simulation:
     cache: Path
     seeds: int = 1
     engine: Engine = "inline"
+    leave_one_out: bool = False
+
+    def arms(self, study: Study, training: Sequence[str]) -> list[Arm]:
+        """All runs of one seed over the sites that train."""
+        return arms(study, self.compare, training, self.leave_one_out)
+
+    def methods(self) -> list[Method]:
+        """All rows of the comparison."""
+        return methods(self.compare, self.study.strategy if self.leave_one_out else None)
 
     def seeded(self) -> list[tuple[Study, Path]]:
         """The study and the folder of each seed."""

@@ -34,7 +34,8 @@ def _rows(scores: Scores) -> list[dict[str, Any]]:
             "q1": q1, "median": median, "q3": q3, "case": measure.worst(values),
             "incomplete": bool(scores.missing(method, None)),
         })  # fmt: skip
-    first = winners({r["method"]: None if r["incomplete"] else r["mean"] for r in rows}, measure)
+    rivals = {m for m, mean in scores.contest(None).items() if mean is not None}
+    first = winners({r["method"]: r["mean"] for r in rows if r["method"] in rivals}, measure)
     return [r | {"best": r["method"] in first} for r in rows]
 
 

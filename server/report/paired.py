@@ -13,6 +13,7 @@ import numpy as np
 from scipy import stats
 
 from server.report.bootstrap import MIN_PATIENTS, Values
+from server.report.failures import PROBE
 from server.report.tables import Scores, aligned, by_patient, differences
 
 LEVEL = 0.05
@@ -44,7 +45,7 @@ class PairedTest:
 def paired_tests(scores: Scores) -> list[PairedTest]:
     """All pairs of methods with enough patients, in the order of the methods."""
     found = []
-    for first, second in combinations(scores.methods, 2):
+    for first, second in combinations([m for m in scores.methods if scores.kinds[m] != PROBE], 2):
         values = _patient_differences(scores, first, second)
         if len(values) >= MIN_PATIENTS:
             found.append((first, second, len(values), float(np.median(values)), signed_rank(values)))

@@ -85,6 +85,14 @@ def unseen(scores: Scores, d: Difference) -> str:
     return text + (", no clear difference." if d.sign == "open" else ".") + caveat(d)
 
 
+def left_out(scores: Scores, d: Difference) -> str:
+    """What the model is worth to a hospital that did not help to train it, measured at those that did."""
+    text = (f"Trained without a site, each in turn, and tested there, {scores.titles[d.first]} reached "
+            f"{number(d.means[1])}; with the site in the training {number(d.means[0])}. What taking part "
+            f"gives: {gap(d)}")  # fmt: skip
+    return text + (", no clear difference." if d.sign == "open" else ".") + caveat(d)
+
+
 def against_pooled(scores: Scores, d: Difference) -> str:
     """What moving all scans to one place would have given: the reference, not an option."""
     text = (f"With all training scans in one place ({scores.titles[d.second]}) the same net reached "

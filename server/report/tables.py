@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from server.report.bootstrap import Patients, interval, stratified_interval
-from server.report.failures import EVERYONE, Failure, find_failures
+from server.report.failures import EVERYONE, PROBE, Failure, find_failures
 from server.report.measures import DICE, Measure
 
 Row = Mapping[str, Any]
@@ -157,7 +157,8 @@ class Scores:
     def contest(self, site: str | None, label: str | None = None) -> dict[str, float | None]:
         """The means that compete at `site` (None: over the training sites); an incomplete mean does not."""
         found = {m: self.summary(m, site, label) for m in self.methods}
-        return {m: s.mean if s and not self.missing(m, site) else None for m, s in found.items()}
+        rivals = {m for m, s in found.items() if s and self.kinds[m] != PROBE and not self.missing(m, site)}
+        return {m: s.mean if s and m in rivals else None for m, s in found.items()}
 
     def of_model(self, method: str, trained_on: str, site: str) -> list[CaseScore]:
         """The scores at `site` of the model trained on `trained_on`."""

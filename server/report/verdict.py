@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from server.report import sentences
 from server.report.comparison import Difference, compare, compare_abroad
-from server.report.failures import LOCAL
+from server.report.failures import LOCAL, PROBE
 from server.report.tables import Scores, is_pooled
 
 SMALL = 0.01
@@ -58,6 +58,9 @@ def judge(results: Mapping[str, Any], scores: Scores | None = None) -> Verdict:
         reasons += [sentences.against_local(scores, overall[LOCAL]), sentences.by_site(home)]
         reasons += [sentences.abroad(scores, away)] if away else []
     reasons += [sentences.unseen(scores, d) for d in sites if d.site in scores.unseen]
+    probes = [m for m in scores.methods if scores.kinds[m] == PROBE]
+    own = results["study"].get("method")
+    reasons += [sentences.left_out(scores, d) for m in probes if own and (d := compare(scores, own, m))]
     reasons += [sentences.against_pooled(scores, d) for m, d in overall.items() if is_pooled(m)]
     reasons += [sentences.against_other(scores, d) for m, d in overall.items() if m in others]
     if LOCAL in overall:

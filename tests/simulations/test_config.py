@@ -1,15 +1,17 @@
 """The simulation's sections of a study file: what they become, and what is said of each mistake and where."""
 
+import re
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
 from client.data.catalogue import find_cases
+from client.site import SiteConfig
 from common.documents import Document
 from common.errors import StudyError
 from common.study import Choice, Study, load_study, study_of
-from simulations.config import compared, simulated_sites
+from simulations.config import compared, leaves_one_out, simulated_sites
 from simulations.phantom import make_phantom
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -176,11 +178,35 @@ def test_test_only_names_a_site(tmp_path: Path) -> None:
         ("compare: []", [("fedavg", {})]),
         ("compare: [{name: fedprox, mu: 1}]", [("fedprox", {"mu": 1.0}), ("fedavg", {})]),
         ("compare: [fedavg, fedavg]", [("fedavg", {})]),
+        ("compare: [leave_one_out]", [("fedavg", {})]),
     ],
 )
 def test_what_is_compared(tmp_path: Path, section: str, expected: list[tuple[str, dict[str, float]]]) -> None:
     choices = compared(*written(tmp_path, section))
     assert [(c.name, c.options) for c in choices] == expected
+
+
+SITES = [SiteConfig(name=name, data=Path()) for name in "abc"]
+
+
+@pytest.mark.parametrize(
+    ("section", "strategy", "number", "says"),
+    [
+        ("compare:\n  - fedavg\n  - leave_one_out", "", 2, "study.yaml:7: compare.1: needs three sites that train"),
+        ("compare: [leave_one_out]", "strategy: fedbn\n", 3, "compare.0: with fedbn sites keep layers"),
+    ],
+)
+def test_when_no_site_can_be_left_out(tmp_path: Path, section: str, strategy: str, number: int, says: str) -> None:
+    document, study = written(tmp_path, section, BASE + strategy)
+    with pytest.raises(StudyError, match=re.escape(says)):
+        leaves_one_out(document, study, SITES[:number])
+
+
+def test_a_site_is_left_out_only_where_the_study_says_so(tmp_path: Path) -> None:
+    document, study = written(tmp_path / "a", "compare: [leave_one_out]")
+    assert leaves_one_out(document, study, SITES)
+    document, study = written(tmp_path / "b", "compare: [fedavg]")
+    assert not leaves_one_out(document, study, SITES)
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ def test_without_validation_the_pictures_are_of_the_studys_own_strategy(
     cases = [{"seed": 1, "method": m, "trained_on": "all", "site": "a", "case": ids[0], "dice": {"disc": 0.5}}
              for m in ("fedavg", "fedprox")]  # fmt: skip
     costs = [{"method": m, "validation": None} for m in ("fedavg", "fedprox")]
-    monkeypatch.setattr(gallery, "arms", lambda *_: [Arm(own, study, ("a",))])
+    monkeypatch.setattr(Simulation, "arms", lambda *_: [Arm(own, study, ("a",))])
     (picture,) = gallery.paint(simulation, cases, costs)
     assert (picture["method"], picture["site"], picture["case"]) == (own, "a", ids[0])
     assert np.frombuffer((tmp_path / picture["png"]).read_bytes()[:4], np.uint8).tolist() == [0x89, *b"PNG"]
