@@ -31,6 +31,18 @@ def simulate(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, max=100, help="How many seeds, counted up from the study's.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the newest simulation of this study.")] = False,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="KEY=VALUE,VALUE or KEY=LOW..HIGH (powers of ten), e.g. strategy=fedavg,fedprox; may be given again. "
+            "Tries every combination on validation cases, without baselines, and tests the best one.",
+            show_default=False,
+        ),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, max=256, help="Trials of a sweep at the same time; half of the cores.", show_default=False),
+    ] = None,
 ) -> None:
     """Train a study over simulated hospitals and say whether federation was worth it.
 
@@ -40,6 +52,9 @@ def simulate(
     Trains the compared strategies, every hospital alone and all hospitals' cases pooled; tests each on every
     hospital's own test cases; ends with the path of one HTML report.
     """
-    from simulations.console import run
+    from simulations.console import run, run_sweep
 
-    run(study, data, out, engine, seeds, resume, phantom)
+    if sweep:
+        run_sweep(study, data, out, sweep, seeds, jobs, resume, phantom)
+    else:
+        run(study, data, out, engine, seeds, resume, phantom)

@@ -1,6 +1,9 @@
 """A simulation as the terminal shows it: progress with the time left, a table at the end."""
 
+import hashlib
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -11,14 +14,21 @@ from common.errors import StudyError
 from common.study import study_of
 from common.study_check import fits
 from server.events import Event
+from server.report.sentences import number
+from server.report.sweep import table
 from server.report.terminal import print_summary
 from simulations.arms import Arm
+from simulations.axes import axis, trials
 from simulations.config import compared, leaves_one_out, simulated_sites
 from simulations.phantom import Format
 from simulations.results import RESULTS
 from simulations.run import Watcher, simulate
 from simulations.simulation import Engine, Simulation
+from simulations.sites import Field
+from simulations.sweep import RESULTS as SWEEP
+from simulations.sweep import sweep
 
+SHOWN = 10  # trials of a sweep
 DEMO = Path(__file__).with_name("phantom.yaml")  # the study that is simulated when none is named
 
 
@@ -90,6 +100,34 @@ def run(
         console.print("Nothing that was finished is lost: the same command with --resume goes on.")
         raise
     print_summary(json.loads((folder / RESULTS).read_text("utf-8")), console)
+    console.print(f"Report: {report}", soft_wrap=True)
+
+
+def run_sweep(
+    study: Path | None, data: Path | None, out: Path, texts: Sequence[str], seeds: int, jobs: int | None,
+    resume: bool, phantom: Format | None = None,
+) -> None:  # fmt: skip
+    """Read the study, try every combination of what is varied, show the best ones."""
+    console = Console()
+    document = Document.read(study or DEMO)
+    parsed = study_of(document)
+    wanted = trials(document, [axis(text) for text in texts])
+    if parsed.evaluation.validation == 0:
+        raise document.error(("evaluation", "validation"), "is 0: a sweep chooses on validation cases")
+    digest = hashlib.sha256("".join(sorted(t.study.digest() for t in wanted)).encode()).hexdigest()
+    folder = _folder(out, f"{parsed.name}-sweep-{digest[:8]}", resume)
+    sites = simulated_sites(document, parsed, data, folder, phantom)
+    field = Field(tuple(sites), (out / "cache").resolve(), folder.resolve())
+    every = range(parsed.seed, parsed.seed + seeds)
+    bars = Bars(console)
+    with bars.progress:
+        bars.phase("trials", len(wanted))
+        count = jobs or max(1, (os.cpu_count() or 1) // 2)
+        report = sweep(folder, wanted, field, every, count, lambda trial: bars.step())
+    rows = table(json.loads((folder / SWEEP).read_text("utf-8")))
+    for row in rows[:SHOWN]:
+        chosen = "  (chosen)" if row["chosen"] else ""
+        console.print(f"{number(row['validation'])}  {row['trial']}{chosen}", markup=False, highlight=False)
     console.print(f"Report: {report}", soft_wrap=True)
 
 
