@@ -1,6 +1,7 @@
 """How the named structures of a site's files become the study's labels."""
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -11,15 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.data.dicom.workers import Unreadable, Workers
+from client.data.gate.codes_dicom import STRUCTURES
 from client.data.labels import check_rules, unlabelled
-from client.data.structures import Misfit, Note, Segment, Structures, open_structures
+from client.data.structures import Code, Misfit, Note, Segment, Structures, open_structures
 from client.data.structures.model import Mask
+from client.data.structures.snomed import CURRENT as SCT
+from client.data.structures.snomed import OLD, current
 from client.data.volume import Finding, Source, Volume
 from client.label_rules import LabelCode, LabelEntry, LabelRange, LabelRule, entries
 from client.site import SiteConfig
-from common.codes import value_of
+from common.codes import checks, value_of
 from common.errors import DataError
 from common.study import Data
+
+# Of codes whose scheme nothing tells: how SNOMED CT's look, besides their check digit.
+_SNOMED = re.compile(r"[1-9]\d{5,17}")
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ class NamedLabels:
         """
         found: dict[int, str | None] = {}
         for segment in segments:
-            fitting = next(filter(None, self._fitting(segment)), None)
+            fitting = self._strongest(segment)
             if fitting is None and not segment.drawn:
                 fitting = [None]
             if fitting is None:
@@ -71,6 +78,25 @@ class NamedLabels:
                 raise Misfit("label-name", what, "Correct `labels` in the site's file: one rule may claim it.")
             found[segment.number] = fitting[0]
         return found
+
+    def label_of(self, segment: Segment) -> str | None:
+        """The one label to which `segment` belongs; None where there is none, or several claim it."""
+        fitting = self._strongest(segment) or []
+        return fitting[0] if len(fitting) == 1 else None
+
+    def contradicted(self, segment: Segment, label: str) -> str | None:
+        """The label whose code `segment` has although it counts as `label`; None where nothing is contradicted."""
+        if self._code_says(label, segment):
+            return None
+        return next((other for other in self.labels if self._code_says(other, segment)), None)
+
+    def _code_says(self, label: str, segment: Segment) -> bool:
+        own = LabelCode(code=self.codes[label]) if label in self.codes else None
+        coded = [entry for entry in (*self._entries(label), own) if isinstance(entry, LabelCode)]
+        return any(entry.code is not None and _fits(entry, segment, exact=False) for entry in coded)
+
+    def _strongest(self, segment: Segment) -> list[str | None] | None:
+        return next(filter(None, self._fitting(segment)), None)
 
     def _fitting(self, segment: Segment) -> Iterator[list[str | None]]:
         """Labels that claim `segment`, those of the strongest claim first; None for what is ignored."""
@@ -154,6 +180,12 @@ def label_volume(path: Path, image: Source, volume: Volume, rules: NamedLabels, 
 
 def _label_map(structures: Structures, rules: NamedLabels) -> NDArray[np.uint8]:
     assigned = rules.assign(structures.segments)
+    for segment in structures.segments:
+        label = assigned[segment.number]
+        other = rules.contradicted(segment, label) if label else None
+        if other:
+            what = f"{_called(segment)} counts as {label}, and its code is that of {other}"
+            structures.warn("label-code", what, STRUCTURES["label-code"].remedy)
     ranked = [*dict.fromkeys(rules.priority), *(n for n in rules.labels if n not in rules.priority)]
     out: NDArray[np.uint8] | None = None
     for name in ranked:
@@ -195,9 +227,15 @@ def _fits(entry: LabelEntry | LabelRange, segment: Segment, exact: bool) -> bool
     if isinstance(entry, str):
         name, pattern = segment.name.lower(), entry.strip().lower()
         return name == pattern if exact else fnmatchcase(name, pattern)
-    type_ = segment.code.value if segment.code else None
-    category = segment.category.value if segment.category else None
-    return not exact and entry.code in (None, type_) and entry.category in (None, category)
+    return not exact and _same(entry.code, segment.code) and _same(entry.category, segment.category)
+
+
+def _same(wanted: str | None, code: Code | None) -> bool:
+    """Whether a rule's code is that of a structure; a SNOMED code is not any scheme's number that looks like it."""
+    if wanted is None or code is None:
+        return wanted is None
+    value, scheme = current(wanted, SCT if _SNOMED.fullmatch(wanted) and checks(wanted) else OLD[0])
+    return value == code.value and (code.scheme in (SCT, *OLD) or scheme != SCT)
 
 
 def _called(segment: Segment) -> str:

@@ -9,6 +9,7 @@ from client.data.export.policy import Dates, ExportOptions
 from client.data.export.run import export
 from client.data.left_out import left_out, remaining
 from client.data.memory import Memory
+from client.data.named import named_labels
 from client.desk.check import bars, opened
 from client.site import places
 from common.codes import meaning_of, value_of
@@ -18,7 +19,7 @@ def run(study_file: Path, site_file: Path, out: Path, dates: Dates, characterist
         inspected: bool) -> None:  # fmt: skip
     """Write a de-identified copy of the study's cases and say what was done; raises DataError when none may leave."""
     study, site, home = opened(study_file, site_file)
-    options = ExportOptions(dates, characteristics, faces, inspected, study.data.labels,
+    options = ExportOptions(dates, characteristics, faces, inspected, named_labels(study.data, site),
                             {value_of(code): meaning_of(code) for code in study.data.codes.values()})  # fmt: skip
     with bars(False) as shown:
         files = shown.of("looking at files")

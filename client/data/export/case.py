@@ -17,6 +17,7 @@ from client.data.export.faces import face
 from client.data.export.policy import ExportOptions, Policy
 from client.data.readers import suffix
 from client.data.secret import Secret
+from client.data.structures import segments_in
 from client.data.volume import Case, Finding, Source, Stack
 from common.disk import not_written
 from common.errors import DataError
@@ -197,7 +198,7 @@ class _Copies:
         if clean is None:
             raise _Refused("format", source)
         if ending.endswith("nrrd") or ending == ".nhdr":
-            clean = partial(volumes.clean_nrrd, names=self._policy.names)
+            clean = partial(volumes.clean_nrrd, rules=self._work.options.rules)
             ending = ".nrrd" if ending == ".nhdr" else ending
         target = self._folder / f"{name}{ending}"
         clean(source, target, label)
@@ -222,9 +223,22 @@ def _policy(case: Case, patient: str, work: Shared) -> Policy:
     return Policy(
         secret=work.secret.key.hex(), patient=patient, days=shift if options.dates == "shift" else 0,
         characteristics=options.characteristics, inspected=options.inspected,
-        names=tuple(name.strip().lower() for name in options.names), codes=dict(options.codes),
+        structures=_structures(case.label, work), codes=dict(options.codes),
         known=tuple(sorted(_uids(case))), software=work.software,
     )  # fmt: skip
+
+
+def _structures(label: Path | None, work: Shared) -> dict[str, list[str]]:
+    """What the structures of a DICOM label are to the study, see `Policy.structures`."""
+    if label is None or suffix(label) is not None:
+        return {}
+    try:
+        segments = segments_in(label, work.workers)
+    except DataError:  # What this cannot read may be copied all the same, without names.
+        return {}
+    rules = work.options.rules
+    labels = {str(segment.number): rules.label_of(segment) for segment in segments}
+    return {number: [name, rules.codes.get(name, "")] for number, name in labels.items() if name}
 
 
 def _uids(case: Case) -> Collection[str]:

@@ -93,9 +93,12 @@ class Cleaner:
         references = (item.get(name) for name in ("ReferencedSOPInstanceUID", "SeriesInstanceUID"))
         return all(str(uid).strip(" \0") in self._known for uid in references if uid)
 
-    def _codes(self, element: DataElement, _: Dataset) -> Sequence | None:
+    def _codes(self, element: DataElement, source: Dataset) -> Sequence | None:
         if not isinstance(element.value, Sequence) or not element.value:
             return None
+        _, own = self._label(source)
+        if own and element.keyword == "SegmentedPropertyTypeCodeSequence":
+            return Sequence([codes.code(own, "SCT", self._policy.codes[own])])
         return Sequence([codes.clean(item, self._policy.codes) for item in element.value])
 
     def _uids(self, element: DataElement, _: Dataset) -> str | None:
@@ -103,13 +106,19 @@ class Cleaner:
         return self.uid(text) if text else None
 
     def _structure(self, element: DataElement, source: Dataset) -> str:
-        """The structure's name where the study has it; a number where it may be anything."""
+        """The study's name for the structure; a number where it has none."""
         self.named = True
-        text = _text(element)
-        if text.lower() in self._policy.names:
-            return text
+        label, _ = self._label(source)
+        if label:
+            return label
         number = source.get("SegmentNumber", source.get("ROINumber", ""))
         return f"{listed.STRUCTURES[element.keyword]} {number}" if is_number(str(number)) else "structure"
+
+    def _label(self, source: Dataset) -> tuple[str, str]:
+        """The study's label to which the segment or ROI `source` belongs, and its code; empty texts for none."""
+        number = source.get("SegmentNumber", source.get("ROINumber", ""))
+        label, code = self._policy.structures.get(str(number).strip(), ("", ""))
+        return label, code
 
     def _characteristic(self, element: DataElement, _: Dataset) -> object | None:
         text = _text(element)

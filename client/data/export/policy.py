@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
+from client.data.named import NamedLabels
+
 Dates = Literal["remove", "shift"]
 
 
@@ -17,7 +19,7 @@ class ExportOptions:
         faces: Scans that may show a face leave, too, as they are.
         inspected: Somebody has looked at the doubtful images (ultrasound, secondary captures, derived ones) and there
             is no text in them. What says of itself that it has text stays in any case.
-        names: Names of structures that may be kept: the labels of the study.
+        rules: How the site maps its structures to the study's labels: the copy names them as the study does.
         codes: SNOMED CT codes of the study -> meaning.
     """
 
@@ -25,7 +27,7 @@ class ExportOptions:
     characteristics: bool = False
     faces: bool = False
     inspected: bool = False
-    names: tuple[str, ...] = ()
+    rules: NamedLabels = field(default_factory=lambda: NamedLabels((), {}, {}))
     codes: dict[str, str] = field(default_factory=dict)
 
 
@@ -39,7 +41,8 @@ class Policy:
         days: By how many days dates are put back; 0 removes dates and times.
         characteristics: Keep sex, age (90 at most), size and weight.
         inspected: Somebody has looked at the pixels of doubtful images and found no text in them.
-        names: Names of structures that may be kept, in lower case.
+        structures: Number of a segment or ROI -> the study's label to which it belongs and that label's SNOMED CT code
+            (or an empty text); the others get a number for a name.
         codes: SNOMED CT codes that may be kept, with their meaning.
         known: UIDs of the instances, series, studies and frames of reference that the case exports.
         software: Name and version of what does this.
@@ -50,7 +53,7 @@ class Policy:
     days: int
     characteristics: bool
     inspected: bool
-    names: tuple[str, ...]
+    structures: dict[str, list[str]]
     codes: dict[str, str]
     known: tuple[str, ...]
     software: str
@@ -62,7 +65,7 @@ class Policy:
     @classmethod
     def of(cls, values: dict[str, Any]) -> Self:
         """The inverse of `values`."""
-        return cls(**{**values, "names": tuple(values["names"]), "known": tuple(values["known"])})
+        return cls(**{**values, "known": tuple(values["known"])})
 
 
 # Codes of PS3.16 CID 7050 for (0012,0064), with their meaning there.

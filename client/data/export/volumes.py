@@ -4,15 +4,17 @@ import gzip
 import io
 import re
 import struct
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import nrrd
 import numpy as np
 
+from client.data.named import NamedLabels
 from client.data.readers.nifti import MAX_VALUES
-from client.data.readers.nrrd import open_nrrd
+from client.data.readers.nrrd import Nrrd, open_nrrd
+from client.data.structures.nrrd import numbered
 from common.errors import DataError
 
 _PART = 2**20
@@ -58,8 +60,14 @@ def clean_nifti(source: Path, target: Path, label: bool) -> None:
         raise _damaged(source) from None
 
 
-def clean_nrrd(source: Path, target: Path, label: bool, names: Collection[str] = ()) -> None:
-    """Written anew: voxels and their place, and of Slicer's segments the numbers and the names in `names`.
+def clean_nrrd(source: Path, target: Path, label: bool, rules: NamedLabels) -> None:
+    """Written anew: voxels and their place, and of Slicer's segments the numbers and what the study calls them.
+
+    Args:
+        source: The file.
+        target: Its copy.
+        label: Whether it is a label.
+        rules: How the site maps its structures to the study's labels.
 
     Raises:
         DataError: As the reader says.
@@ -76,23 +84,30 @@ def clean_nrrd(source: Path, target: Path, label: bool, names: Collection[str] =
         "space origin": steps[:, 3],
         "encoding": "gzip",
     }
-    nrrd.write(str(target), array, header | _segments(stored.header, names), compression_level=6)
+    nrrd.write(
+        str(target), array, header | _segments(stored.header, _named(source, stored, rules)), compression_level=6
+    )
 
 
-def _segments(header: dict[str, Any], names: Collection[str]) -> dict[str, str]:
+def _named(source: Path, stored: Nrrd, rules: NamedLabels) -> dict[str, str | None]:
+    try:
+        return {f"Segment{i}": rules.label_of(segment) for i, segment in numbered(source, stored).items()}
+    except DataError:  # A scan may say nonsense of segments and be a scan all the same.
+        return {}
+
+
+def _segments(header: dict[str, Any], names: Mapping[str, str | None]) -> dict[str, str]:
     found: dict[str, str] = {}
     for key, value in header.items():
         match = _SEGMENT.fullmatch(key)
         if not match:
             continue
         text = str(value)
-        if match[2] == "ID":
+        if match[2] == "ID" or match[2] == "Name":
             found[key] = match[1]
-        elif match[2] == "Name":
-            found[key] = text if text.strip().lower() in names else match[1]
         elif _NUMERIC.fullmatch(text):
             found[key] = text
-    return found
+    return found | {f"{segment}_Name": label for segment, label in names.items() if label}
 
 
 def _opened(source: Path) -> gzip.GzipFile | io.BufferedReader:

@@ -166,6 +166,11 @@ STRUCTURES = {
         "a named structure belongs to no label, or to several",
         "Say in the site's file to which of `labels` it belongs, or list it under `ignored`.",
     ),
+    "label-code": Code(
+        "warning",
+        "a structure has the name of one of the study's labels and the code of another; the name counts",
+        "Look at the case: where the code is right, give the labels rules in the site's file ({code: …}, or the name).",
+    ),
     "label-overlap": Code(
         "error", "structures of two labels overlap", "Say in the site's file which goes first: `priority`."
     ),

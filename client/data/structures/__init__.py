@@ -13,11 +13,12 @@ from client.data.readers import suffix
 from client.data.structures.belonging import stack_of
 from client.data.structures.model import Code, Misfit, Note, Segment, Structures
 from client.data.structures.nrrd import SlicerSegmentation, describes_segments, segments_of
-from client.data.structures.rtstruct import StructureSet
-from client.data.structures.seg import Segmentation
+from client.data.structures.rtstruct import StructureSet, roi_of
+from client.data.structures.seg import Segmentation, segment_of
 from client.data.volume import Source, Volume
 
-__all__ = ["Code", "Misfit", "Note", "Segment", "Structures", "has_names", "names_in", "open_structures"]
+__all__ = ["Code", "Misfit", "Note", "Segment", "Structures", "has_names", "names_in", "open_structures",
+           "segments_in"]  # fmt: skip
 
 _SECONDS = 300.0  # for a hundred structures of a long CT on a slow machine
 
@@ -65,6 +66,14 @@ def names_in(path: Path, workers: Workers | None = None) -> list[str]:
         return [s.name if s.code is None else f"{s.name} ({s.code.value} {s.code.meaning})" for s in segments_of(path)]
     file, _ = _read(path, workers)
     return [_called(item) for item in file["segments" if file["object"] == "seg" else "rois"]]
+
+
+def segments_in(path: Path, workers: Workers | None = None) -> tuple[Segment, ...]:
+    """The structures of the DICOM file `path`, whatever its image; raises DataError as `open_structures`."""
+    file, _ = _read(path, workers)
+    return (
+        tuple(segment_of(s) for s in file["segments"]) if file["object"] == "seg" else tuple(map(roi_of, file["rois"]))
+    )
 
 
 def _called(item: Mapping[str, Any]) -> str:

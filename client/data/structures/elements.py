@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pydicom.sr._snomed_dict import mapping as _snomed
 
 from client.data.dicom.problems import Unreadable
+from client.data.structures.snomed import current
 
 # Longer texts are no labels.
 _TEXT = 1024
@@ -74,6 +74,5 @@ def code_in(ds: Dataset, name: str) -> dict[str, Any] | None:
     if not value:
         return None
     scheme = text(item, "CodingSchemeDesignator")
-    if scheme in ("SRT", "SNM3", "99SDM") and value in _snomed["SRT"]:
-        scheme, value = "SCT", _snomed["SRT"][value]
+    value, scheme = current(value, scheme)
     return {"value": value, "scheme": scheme, "meaning": text(item, "CodeMeaning")}

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from client.data.readers.nrrd import header_of, open_nrrd
+from client.data.readers.nrrd import Nrrd, header_of, open_nrrd
 from client.data.structures.belonging import grid_of
 from client.data.structures.model import Code, Mask, Misfit, Segment, Structures
 from client.data.structures.placing import Grid, place
+from client.data.structures.snomed import current
 from client.data.volume import Volume
 from common.errors import DataError
 
@@ -30,6 +31,13 @@ def describes_segments(path: Path) -> bool:
 def segments_of(path: Path) -> list[Segment]:
     """What the NRRD file at `path` describes, without its voxels; raises DataError when it cannot be read."""
     return [_segment(number, fields) for number, fields in _described(header_of(path)).items()]
+
+
+def numbered(path: Path, stored: Nrrd) -> dict[int, Segment]:
+    """Index in the header -> segment, with the number that it has for `SlicerSegmentation`; raises DataError as it."""
+    described = _described(stored.header)
+    numbers = _numbers([_where(path, index, fields, len(stored.array)) for index, fields in described.items()])
+    return {i: _segment(number, fields) for number, (i, fields) in zip(numbers, described.items(), strict=True)}
 
 
 class SlicerSegmentation(Structures):
@@ -107,5 +115,5 @@ def _terms(tags: str) -> tuple[Code | None, Code | None]:
     """Category and type in the segment's terminology entry: context~category~type~…, each scheme^code^meaning."""
     entry = next((t[len(_TERMS) :] for t in tags.split("|") if t.startswith(_TERMS)), "")
     parts = [part.split("^") for part in [*entry.split("~"), "", "", ""]]
-    category, code = (Code(p[1], p[0], p[2]) if len(p) == 3 and p[1] else None for p in parts[1:3])
+    category, code = (Code(*current(p[1], p[0]), p[2]) if len(p) == 3 and p[1] else None for p in parts[1:3])
     return category, code

@@ -34,7 +34,7 @@ class StructureSet(Structures):
     def __init__(self, file: Mapping[str, Any], points: _Points, image: Stack, volume: Volume) -> None:
         self._file, self._points = file, points
         self._rois = {roi["number"]: roi for roi in self._file["rois"]}
-        super().__init__(tuple(_segment(roi) for roi in self._file["rois"]), volume.array.shape[1:])
+        super().__init__(tuple(roi_of(roi) for roi in self._file["rois"]), volume.array.shape[1:])
         if volume.array.ndim != 4:
             raise Misfit("label-grid", "contours for a picture", "Contours are read for volumes only.")
         self._image = image
@@ -121,6 +121,7 @@ class StructureSet(Structures):
                       "Right for separate parts; else let the planning system interpolate before export.")  # fmt: skip
 
 
-def _segment(roi: dict[str, Any]) -> Segment:
+def roi_of(roi: Mapping[str, Any]) -> Segment:
+    """A structure as the child process describes it."""
     code, category = (Code(**roi[key]) if roi[key] else None for key in ("code", "category"))
     return Segment(roi["number"], roi["name"], code, category, drawn=bool(roi["contours"]))

@@ -25,7 +25,7 @@ class Segmentation(Structures):
 
     def __init__(self, file: Mapping[str, Any], pixels: NDArray[np.generic], image: Stack, volume: Volume) -> None:
         self._file, self._pixels = file, pixels
-        super().__init__(tuple(_segment(s) for s in self._file["segments"]), volume.array.shape[1:])
+        super().__init__(tuple(segment_of(s) for s in self._file["segments"]), volume.array.shape[1:])
         uids = self._file["references"]
         named = {uids[i] for frame in self._file["frames"] for i, _ in frame["sources"]} or set(uids)
         check_belongs(self._file["frame_of_reference"], named, image)
@@ -78,7 +78,8 @@ class Segmentation(Structures):
             self.warn("label-resampled", what, "Segment on the image itself where this is too coarse.")
 
 
-def _segment(item: Mapping[str, Any]) -> Segment:
+def segment_of(item: Mapping[str, Any]) -> Segment:
+    """A segment as the child process describes it."""
     code, category = (Code(**item[key]) if item[key] else None for key in ("code", "category"))
     return Segment(item["number"], item["name"], code, category)
 

@@ -84,6 +84,60 @@ def test_what_is_not_mapped_is_an_error_that_names_it(text: str, one: Segment, w
     assert caught.value.note.code == "label-name"
 
 
+OTHER, OLD = Code("10200004", "99CLINIC", "Table"), Code("T-62000", "SRT", "Liver")
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "found"),
+    [
+        ("", LIVER, "liver"),
+        ("", OTHER, None),  # the same number in another scheme
+        ("labels: {tumour: {code: 10200004}, liver: 1}", OTHER, None),
+        ("labels: {tumour: {code: T-62000}, liver: 9}", LIVER, "tumour"),
+        ("labels: {tumour: {code: 'T1'}}", Code("T1", "99CLINIC", "Tumour"), "tumour"),
+    ],
+)
+def test_codes_are_compared_with_their_scheme(text: str, code: Code, found: str | None) -> None:
+    assert rules(text).label_of(Segment(4, "x", code)) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "one", "other"),
+    [
+        ("", Segment(1, "tumour", LIVER), "liver"),
+        ("labels: {tumour: 'GTV*', liver: 9}", Segment(1, "GTV 1", LIVER), "liver"),
+        ("labels: {kidney_left: {code: 12494005}}", Segment(1, "tumour", CYST), "kidney_left"),
+        ("", Segment(1, "liver", LIVER), None),
+        ("", Segment(1, "tumour", CYST), None),
+        ("", Segment(1, "tumour", OTHER), None),
+        ("", Segment(1, "tumour"), None),
+    ],
+)
+def test_a_code_that_contradicts_the_name_is_seen(text: str, one: Segment, other: str | None) -> None:
+    label = rules(text).label_of(one)
+    assert label is not None
+    assert rules(text).contradicted(one, label) == other
+
+
+def test_one_code_for_both_sides_contradicts_neither() -> None:
+    both = rules("labels: {tumour: [GTV, {code: 12494005}], liver: [Leber, {code: 12494005}]}")
+    assert both.contradicted(Segment(1, "GTV", CYST), "tumour") is None
+
+
+def test_a_contradiction_is_a_warning_and_old_codes_are_known(tmp_path: Path) -> None:
+    terms = "Segmentation category and type~SRT^T-D0050^Tissue~SRT^T-62000^Liver~^^~Anatomic codes~^^~^^|"
+    array = np.zeros((4, 4, 4), np.uint8)
+    array[1, 1, 1] = 1
+    fields = segment(0, "tumour", 1, 0, Tags=f"TerminologyEntry:{terms}")
+    nrrd.write(str(tmp_path / "a.seg.nrrd"), array, header(array, fields))
+    image = Volume(np.zeros((1, 4, 4, 4), np.int16), AFFINE)
+    found = label_volume(tmp_path / "a.seg.nrrd", tmp_path / "scan.nii.gz", image, rules(), case="c")
+    odd = [f for f in found.findings if f.code == "label-code"]
+    assert [(f.severity, f.case) for f in odd] == [("warning", "c")]
+    assert "'tumour' (number 1) counts as tumour, and its code is that of liver" in odd[0].what
+    assert found.array.max() == 2
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

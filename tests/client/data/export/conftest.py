@@ -13,6 +13,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RTStructureSetSt
 
 from client.data.dicom.workers import Workers
 from client.data.export.run import ExportOptions, Record, export
+from client.data.named import NamedLabels
 from client.data.volume import Case, Stack
 from client.site import SiteConfig
 
@@ -133,7 +134,7 @@ class Hospital:
     def export(self, *cases: Case, to: str = "out", home: str = "", **options: object) -> tuple[Path, Record]:
         out = self.root / to
         place = self.root / home if home else self.home
-        chosen = ExportOptions(**{"names": ("liver",), **options})  # type: ignore[arg-type]
+        chosen = ExportOptions(**{"rules": NamedLabels(("liver",), {}, {}), **options})  # type: ignore[arg-type]
         return out, export(cases, out, self.site, chosen, home=place, workers=self.workers)
 
 

@@ -72,8 +72,10 @@ def test_nrrd_with_segments(hospital: Any) -> None:
     image.SetOrigin((-10.0, 20.5, 7.25))
     image.SetDirection((0, 1, 0, -1, 0, 0, 0, 0, 1))
     fields = {
-        "Segment0_Name": "Liver", "Segment0_LabelValue": "1", "Segment0_ID": MARK, "Segment0_Tags": f"x:{MARK}",
-        "Segment1_Name": MARK, "Segment1_LabelValue": "2", "Segment1_Extent": "0 4 0 5 0 3", "Note": MARK,
+        "Segment0_Name": "Liver", "Segment0_LabelValue": "1", "Segment0_Layer": "0",
+        "Segment0_ID": MARK, "Segment0_Tags": f"x:{MARK}",
+        "Segment1_Name": MARK, "Segment1_LabelValue": "2", "Segment1_Layer": "0",
+        "Segment1_Extent": "0 4 0 5 0 3", "Note": MARK,
     }  # fmt: skip
     for key, value in fields.items():
         image.SetMetaData(key, value)
@@ -90,12 +92,16 @@ def test_nrrd_with_segments(hospital: Any) -> None:
             assert np.allclose(getattr(image, which)(), getattr(new, which)(), rtol=0, atol=1e-12)
     kept = {key: new.GetMetaData(key) for key in new.GetMetaDataKeys() if key.startswith("Segment")}
     assert kept == {
-        "Segment0_Name": "Liver", "Segment0_LabelValue": "1", "Segment0_ID": "Segment0",
-        "Segment1_Name": "Segment1", "Segment1_LabelValue": "2", "Segment1_Extent": "0 4 0 5 0 3",
+        "Segment0_Name": "liver", "Segment0_LabelValue": "1", "Segment0_Layer": "0",
+        "Segment0_ID": "Segment0",
+        "Segment1_Name": "Segment1", "Segment1_LabelValue": "2", "Segment1_Layer": "0",
+        "Segment1_Extent": "0 4 0 5 0 3",
         "Segment1_ID": "Segment1",
     } or kept == {
-        "Segment0_Name": "Liver", "Segment0_LabelValue": "1", "Segment0_ID": "Segment0",
-        "Segment1_Name": "Segment1", "Segment1_LabelValue": "2", "Segment1_Extent": "0 4 0 5 0 3",
+        "Segment0_Name": "liver", "Segment0_LabelValue": "1", "Segment0_Layer": "0",
+        "Segment0_ID": "Segment0",
+        "Segment1_Name": "Segment1", "Segment1_LabelValue": "2", "Segment1_Layer": "0",
+        "Segment1_Extent": "0 4 0 5 0 3",
     }  # fmt: skip
 
 

@@ -14,11 +14,18 @@ import highdicom as hd
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
+from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from client.data.cache import load_truth
+from client.data.prepare import prepare
 from client.data.volume import Case
+from client.desk.export import run as export_command
+from client.site import site_of_file
 from common.errors import DataError
+from common.study import Study, load_study
+from tests.client.data.export.conftest import COLUMNS, ROWS, SLICES
 
 REFERENCES = ("ReferencedSOPInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "ReferencedFrameOfReferenceUID")
 
@@ -101,9 +108,63 @@ def test_segments_are_read_back_with_the_names_that_the_study_has(hospital: Any)
     out, record = hospital.export(case)
     before, after = hd.seg.segread(case.label), hd.seg.segread(out / row(out)["label"])
     assert np.array_equal(before.pixel_array, after.pixel_array)
-    assert [s.segment_label for s in (after.get_segment_description(n) for n in (1, 2))] == ["Liver", "segment 2"]
+    assert [s.segment_label for s in (after.get_segment_description(n) for n in (1, 2))] == ["liver", "segment 2"]
     assert after.get_segment_description(1).segmented_property_type.value == "10200004"
     assert "113105" in record.options
+
+
+STUDY = """
+name: chest
+data: {labels: [organ, lesion], codes: {lesion: "4147007 |Mass|"}}
+plan: {patch: [8, 8, 8]}
+training: {steps: 1}
+"""
+RULES = 'labels: {organ: [{code: 10200004}, "liver*", 5], lesion: "Lesion of*"}'
+
+
+def labels(study: Study, site: Path, home: Path) -> list[NDArray[np.uint8]]:
+    data = prepare(study, site_of_file(site), cache=home / "cache", home=home, insist=False)
+    assert [f for f in data.findings if f.severity == "error"] == []
+    assert len(data.usable) == len(data.found) == 3
+    return sorted((load_truth(case) for case in data.usable), key=lambda array: array.tobytes())
+
+
+def test_a_copy_reads_back_with_the_names_of_the_study(hospital: Any, tmp_path: Path) -> None:
+    hospital.patient(1)
+    drawn = dcmread(hospital.patient(2, label="rtstruct").label)
+    for contour in drawn.ROIContourSequence[0].ContourSequence:  # Into the image.
+        contour.ContourData = [float(v) + (-9, -19, 0)[n % 3] for n, v in enumerate(contour.ContourData)]
+    drawn.save_as(hospital.scans / "DOE_JANE_2/label.dcm")
+    hospital.patient(3, label="")
+    slicer = np.zeros((SLICES, ROWS, COLUMNS), np.uint8)
+    slicer[1, 2, 2:4], slicer[2, 2, 2:4] = 5, 7
+    image: Any = sitk.GetImageFromArray(slicer)
+    image.CopyInformation(sitk.ReadImage([str(hospital.scans / f"DOE_JANE_3/IM{k}") for k in range(SLICES)]))
+    slicer_fields = {"0_Name": "Leber", "0_LabelValue": "5", "0_Layer": "0",
+                     "1_Name": "Lesion of Jane", "1_LabelValue": "7", "1_Layer": "0"}  # fmt: skip
+    for key, text in slicer_fields.items():
+        image.SetMetaData(f"Segment{key}", text)
+    sitk.WriteImage(image, str(hospital.scans / "3.seg.nrrd"))
+    (tmp_path / "study.yaml").write_text(STUDY)
+    (hospital.scans / "cases.csv").write_text(
+        "case,patient,image,label\na,p1,{0}1/slices,{0}1/label.dcm\nb,p2,{0}2/slices,{0}2/label.dcm\n"
+        "c,p3,{0}3/slices,3.seg.nrrd\n".format(hospital.scans / "DOE_JANE_")
+    )
+    for folder in hospital.scans.glob("DOE*"):
+        (folder / "slices").mkdir()
+        for file in folder.glob("IM*"):
+            file.rename(folder / "slices" / file.name)
+    (tmp_path / "site.yaml").write_text(f"name: here\ndata: scans/cases.csv\n{RULES}\n")
+    study, out = tmp_path / "study.yaml", tmp_path / "out"
+    export_command(study, tmp_path / "site.yaml", out, "remove", False, False, False)
+    (tmp_path / "there.yaml").write_text("name: there\ndata: out\n")
+    before = labels(load_study(study), tmp_path / "site.yaml", tmp_path / "home")
+    after = labels(load_study(study), tmp_path / "there.yaml", tmp_path / "elsewhere")
+    assert all(np.array_equal(one, other) for one, other in zip(before, after, strict=True))
+    assert sorted(np.unique(array).tolist() for array in before) == [[0, 1], [0, 1, 2], [0, 1, 2]]
+    coded = next(dcmread(path) for path in out.rglob("*.dcm") if dcmread(path).Modality == "SEG").SegmentSequence
+    assert [s.SegmentLabel for s in coded] == ["organ", "lesion"]
+    assert coded[1].SegmentedPropertyTypeCodeSequence[0].CodeValue == "4147007"
 
 
 def test_contours_keep_their_points_to_the_digit(hospital: Any) -> None:
@@ -133,9 +194,10 @@ def test_a_stopped_export_goes_on_and_ends_the_same(hospital: Any, monkeypatch: 
     ask = hospital.workers.ask
 
     def dying(task: str, **arguments: object) -> dict[str, object]:
-        asked.append(str(arguments["sources"]))
-        if len(asked) == 4:
-            raise KeyboardInterrupt
+        if task == "export":
+            asked.append(str(arguments["sources"]))
+            if len(asked) == 4:
+                raise KeyboardInterrupt
         answer: dict[str, object] = ask(task, **arguments)
         return answer
 
