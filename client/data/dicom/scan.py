@@ -1,9 +1,11 @@
 """The one way into a folder of DICOM: what is there, what can be read, and why the rest cannot."""
 
+import contextlib
 import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -31,6 +33,9 @@ _BATCH = 32
 _SECONDS_PER_BATCH = 60.0
 _SECONDS_ALONE = 30.0
 _SECONDS_PER_ARCHIVE = 1800.0
+_PART, _DAY = "part-", 86_400
+# Names the archive in the folder of what it held; hidden, so that it is not taken for a file of the archive.
+_ORIGIN = ".archive"
 # Endings of files that ought to be DICOM: one that is not is worth a finding.
 ENDINGS = (".dcm", ".dicom", ".ima")
 
@@ -43,7 +48,8 @@ def scan(folder: Path, *, index: Path | None = None, unpacked: Path | None = Non
         folder: A folder, or one DICOM file.
         index: File in which headers are kept from run to run; at the site. None keeps nothing.
         unpacked: Folder for the DICOM files of zip archives; at the site. Stacks of archives can be read as long as
-            it exists. None: archives are named by a finding, and left out.
+            it exists; what it holds of archives that are gone or have changed is removed. None: archives are named by a
+            finding, and left out.
         workers: The child processes; by default those of this process.
         progress: Called with (files done, files in all) in the caller's thread.
 
@@ -56,6 +62,8 @@ def scan(folder: Path, *, index: Path | None = None, unpacked: Path | None = Non
     listing = walk(folder)
     found: list[Finding] = []
     files = list(listing.files)
+    if unpacked is not None:
+        _forget(unpacked)
     for archive in listing.archives:
         try:
             files += _unpacked(archive, unpacked, workers)
@@ -181,18 +189,42 @@ def _unpacked(archive: Listed, into: Path | None, workers: Workers) -> list[List
     """The DICOM files of an archive, which is unpacked once."""
     if into is None:
         raise Unreadable("unsupported", "zip; `fedscan data check` and `prepare` unpack it")
-    name = hashlib.sha256(os.fsencode(f"{archive.file}\x1f{archive.size}\x1f{archive.changed}")).hexdigest()[:16]
-    folder = into / name
+    folder = into / _folder_of(archive)
     if not folder.is_dir():
         into.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix="part-", dir=into))
+        scratch = Path(tempfile.mkdtemp(prefix=_PART, dir=into))
         try:
             workers.ask("unpack", seconds=_SECONDS_PER_ARCHIVE, archive=str(archive.file), into=str(scratch))
+            (scratch / _ORIGIN).write_bytes(os.fsencode(archive.file))
             scratch.rename(folder)
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
     return list(walk(folder).files)
+
+
+def _folder_of(archive: Listed) -> str:
+    return hashlib.sha256(os.fsencode(f"{archive.file}\x1f{archive.size}\x1f{archive.changed}")).hexdigest()[:16]
+
+
+def _forget(unpacked: Path) -> None:
+    """Remove what archives held that are gone or have changed: copies of scans must not outlive them."""
+    for folder in unpacked.iterdir() if unpacked.is_dir() else ():
+        with contextlib.suppress(FileNotFoundError):  # Another process has removed it.
+            # What is being unpacked just now is not a day old.
+            busy = folder.name.startswith(_PART) and time.time() - folder.stat().st_mtime < _DAY
+            if not busy and not _accounted_for(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _accounted_for(folder: Path) -> bool:
+    """Whether the archive whose files lie in `folder` is still there, and the same."""
+    try:
+        archive = Path(os.fsdecode((folder / _ORIGIN).read_bytes()))
+        state = archive.stat()
+    except OSError:
+        return False
+    return folder.name == _folder_of(Listed(archive, state.st_size, state.st_mtime_ns))
 
 
 def _item(entry: Entry) -> Item:

@@ -94,6 +94,26 @@ def test_zip_archives(tmp_path: Path) -> None:
     assert again == found
 
 
+def test_what_an_archive_held_does_not_outlive_it(tmp_path: Path) -> None:
+    files = write(data_sets(ARRAY), tmp_path / "plain")
+    for folder in ("in", "other"):
+        (tmp_path / folder).mkdir()
+        zipped(tmp_path / folder / "scans.zip", {file.name: file.read_bytes() for file in files})
+        scan(tmp_path / folder, unpacked=tmp_path / "site")
+    kept = set((tmp_path / "site").iterdir())
+    assert len(kept) == 2  # A scan of another folder takes nothing away.
+    (tmp_path / "other" / "scans.zip").unlink()
+    scan(tmp_path / "in", unpacked=tmp_path / "site")
+    (one,) = set((tmp_path / "site").iterdir())
+    os.utime(tmp_path / "in" / "scans.zip", ns=(1, 1))
+    assert len(scan(tmp_path / "in", unpacked=tmp_path / "site").stacks[0].files) == 5
+    assert len(list((tmp_path / "site").iterdir())) == 1
+    assert not one.exists()
+    (tmp_path / "in" / "scans.zip").unlink()
+    scan(tmp_path / "in", unpacked=tmp_path / "site")
+    assert list((tmp_path / "site").iterdir()) == []
+
+
 def test_zip_bombs_and_damaged_archives_are_refused(tmp_path: Path) -> None:
     data = tmp_path / "in"
     data.mkdir()
