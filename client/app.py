@@ -19,6 +19,7 @@ from client.data.volume import SiteData
 from client.evaluation import evaluate, summary
 from client.gates import gate_in, gate_out
 from client.halves import corrections
+from client.own_choice import Choice
 from client.own_layers import load_own_layers, own_layers
 from client.policy import Policy
 from client.probe import loss_on_first
@@ -37,7 +38,9 @@ from client.work.state import SiteState
 from common import wire
 from common.errors import FedscanError, WireError
 from common.losses import build_loss
+from common.manifests import arrays_sha256
 from common.nets import build_net
+from common.own_choice import candidates
 from common.schema import CONTROL
 from common.seeds import derive
 from common.study import Study
@@ -240,10 +243,14 @@ def _evaluate(site: OpenSite, message: Message, study: Study, task: Task) -> Mes
     if site.policy is not None:
         site.policy.check_evaluation(len(cases))
         small = site.policy.small
-    net, _, _ = site.workplace.take(study, message, site.config.limits)
+    net, loss, flat = site.workplace.take(study, message, site.config.limits)
     # The final test is made with the weights of the best round, and so with what the site kept of that one.
     counted = min(task.acknowledged, task.round)
-    load_own_layers(net, study, SiteState(site.home / "state" / task.run).load(counted))
+    kept = SiteState(site.home / "state" / task.run).load(counted)
+    load_own_layers(net, study, kept)
     results = evaluate(net, cases, study, site.workplace.device, site.on_case)
     write_results(site.home / "results" / task.run / f"round-{task.round:05d}-{task.part}.json", study, results)
-    return wire.metrics_reply(message, {**summary(results, study, small), "seconds": time.monotonic() - started})
+    told = summary(results, study, small)
+    if task.part == "test" and candidates(study):
+        told |= Choice(site, study, task, net, loss, kept, arrays_sha256(flat), small).make(results)
+    return wire.metrics_reply(message, {**told, "seconds": time.monotonic() - started})

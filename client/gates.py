@@ -61,7 +61,7 @@ def gate_out(
     wanted, keys = {
         "join": ({METRICS, TASK}, wire.JOIN_METRIC_KEYS),
         "train": ({ARRAYS, METRICS}, wire.train_metric_keys(study)),
-        "evaluate": ({METRICS}, wire.evaluate_metric_keys(study)),
+        "evaluate": ({METRICS}, wire.evaluate_metric_keys(study, task.part)),
         "result": ({METRICS}, wire.RESULT_METRIC_KEYS),
     }[task.kind]
     if set(reply.content) != wanted:

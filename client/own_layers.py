@@ -23,7 +23,7 @@ def load_own_layers(net: nn.Module, study: Study, kept: Kept) -> None:
     names = left_at_sites(net, study) if keeps_layers(study) else frozenset()
     found = under("own.", kept)
     if not names <= found.keys():
-        found = _initial(study)
+        found = initial(study)
     state = net.state_dict()
     with torch.no_grad():
         for name in names:
@@ -38,7 +38,8 @@ def own_layers(net: nn.Module, study: Study) -> dict[str, Tensor]:
     return {f"own.{name}": state[name] for name in left_at_sites(net, study)}
 
 
-def _initial(study: Study) -> dict[str, Tensor]:
+def initial(study: Study) -> dict[str, Tensor]:
+    """The net's tensors with which the coordinator begins a run."""
     with torch.random.fork_rng([]):
         torch.manual_seed(derive(study.seed, "weights"))
         return build_net(study).state_dict()

@@ -7,13 +7,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from common.errors import PolicyError
 from common.metrics import QUARTILES, SPREADS, TOLD, WORST, Spread, count_key, score_key, spread_stats
+from common.own_choice import PREFIX
 from common.study import Study
 
 Kind = Literal["join", "train", "evaluate", "result"]
 Numbers = Mapping[str, float]
 
-_COUNTS = ("train", "validation", "test", "patients", "num-examples")
-_WHOLE = (*_COUNTS, "steps")
+_COUNTS = ("train", "validation", "test", "patients", "num-examples", "judged")
+_WHOLE = (*_COUNTS, "steps", "chosen")
 
 
 class Policy(BaseModel):
@@ -96,6 +97,13 @@ class Policy(BaseModel):
             self.check_training(int(metrics["num-examples"]), int(metrics["steps"]))
         if nbytes > self.bytes:
             raise _beyond("bytes", f"has a reply of {nbytes} bytes; at most {self.bytes} may leave here")
+        own = {name.removeprefix(PREFIX): n for name, n in metrics.items() if name.startswith(PREFIX)}
+        for numbers in ({name: n for name, n in metrics.items() if not name.startswith(PREFIX)}, own):
+            self._check_numbers(numbers)
+        return {name: self._rounded(name.removeprefix(PREFIX), value) for name, value in metrics.items()}
+
+    def _check_numbers(self, metrics: Numbers) -> None:
+        """Counts and scores of one model."""
         for name, value in metrics.items():
             if (name in _COUNTS or name.startswith("cases.")) and 0 < value < self.small:
                 raise _beyond("small", f"has a count ({name}) below {self.small}")
@@ -107,7 +115,6 @@ class Policy(BaseModel):
                 raise _beyond("small", f"has a score ({name}) over fewer than {self.small} cases")
             if what in (*QUARTILES, WORST) and what not in spread_stats(self.spread):
                 raise _beyond("spread", f"tells of the spread ({name}); at most {self.spread} is told here")
-        return {name: self._rounded(name, value) for name, value in metrics.items()}
 
     def _rounded(self, name: str, value: float) -> float:
         if self.digits is None or name in _WHOLE or name.startswith("cases."):

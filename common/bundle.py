@@ -29,6 +29,7 @@ from common.disk import write_whole
 from common.errors import ModelError
 from common.figures import Figures
 from common.nets import build_net
+from common.own_choice import Candidate
 from common.records import Record, RecordError, RunName, Sha256, canonical_json, read_record
 from common.schema import Flat, Schema, left_at_sites
 from common.study import AT_SITE, Study
@@ -61,6 +62,7 @@ class Card(Record):
         model: Hash over the study's digest and the tensors that all sites share.
         local: Hash over one site's own layers, where the study leaves some with the sites and a site has put its
             own in; only with them is such a model whole.
+        own: Which candidate of `evaluation.own` it is, where a site ended with one instead of the global model.
         run: The run that made it.
         digest: The study's.
         study: The study, complete.
@@ -76,6 +78,7 @@ class Card(Record):
     version: Literal[1] = 1
     model: Sha256
     local: Sha256 | None = None
+    own: Candidate | None = None
     run: RunName
     digest: Sha256
     study: dict[str, Any]
@@ -164,6 +167,7 @@ def write_bundle(
     figures: Figures,
     finished: bool = True,
     local: Mapping[str, Tensor] | None = None,
+    own: Candidate | None = None,
 ) -> Card:
     """Write a model into `folder`, over an earlier one.
 
@@ -175,6 +179,7 @@ def write_bundle(
         figures: What the study found.
         finished: Whether the run has ended.
         local: Layers of one site by tensor name, where the study leaves them there.
+        own: The candidate that it is, for a site's own model.
 
     Raises:
         StorageError: The disk is full.
@@ -184,7 +189,8 @@ def write_bundle(
         parameters = sum(p.numel() for p in build_net(study).parameters())
     extra = {name: tensor.detach().cpu().contiguous() for name, tensor in (local or {}).items()}
     card = Card(
-        model=model_hash(digest, shared), local=model_hash(digest, extra) if extra else None, run=run, digest=digest,
+        model=model_hash(digest, shared), local=model_hash(digest, extra) if extra else None, own=own,
+        run=run, digest=digest,
         study=study.model_dump(mode="json"), labels=labels_of(study), parameters=parameters, finished=finished,
         figures=figures, versions=versions(),
     )  # fmt: skip

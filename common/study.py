@@ -282,6 +282,23 @@ class FixedPoint(Section):
 Scheme = Annotated[Sliding | FixedPoint, Field(discriminator="method")]
 
 
+class Own(Section):
+    """With which model each site ends: the best on its own validation cases. Of equal ones the global one is taken.
+
+    Candidates are the global model with the site's own layers; with a strategy that trains a personal model, that one;
+    and what is named here. Only the choice and scores are told; the chosen model stays at the site.
+
+    Attributes:
+        finetune: Steps that go on from the global model on the site's own cases; 0: no such candidate.
+        rate: Learning rate of those steps at the schedule's top; none: a tenth of `training.rate`.
+        local: Whether each site also trains a model alone, as many steps as all rounds together have.
+    """
+
+    finetune: int = Field(100, ge=0, le=1_000_000)
+    rate: float | None = Field(None, gt=0, le=10)
+    local: bool = False
+
+
 class Evaluation(Section):
     """Which patients are kept apart, when the global model is validated, how it looks at an image, what is measured.
 
@@ -297,6 +314,7 @@ class Evaluation(Section):
         metrics: What is measured of each case and label; Dice always is, and by it the best round is chosen.
         spread: What a site tells of the spread over its cases besides the means: `none`, `quartiles`, or the `worst`
             case's value as well; sites may refuse (`policy.spread` in site.yaml).
+        own: Each site ends with the model that is best there; none: with the global one.
     """
 
     validation: Fraction = 0.2
@@ -310,6 +328,7 @@ class Evaluation(Section):
         (Choice(name=DICE), Choice(name="hd95")), max_length=16, validate_default=True
     )
     spread: Spread = "quartiles"
+    own: Own | None = None
 
     @model_validator(mode="after")
     def _something_left(self) -> Self:

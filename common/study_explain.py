@@ -13,6 +13,7 @@ from common.docstrings import descriptions, summary
 from common.metrics import TOLD, WORST
 from common.names import LOSSES, METRICS, NETS, POSTPROCESS, STRATEGIES
 from common.nets.describe import activation_memory, net_size
+from common.own_choice import CANDIDATES, CHOSEN, JUDGED, PREFIX, candidates, score_of
 from common.registry import Registry
 from common.study import Choice, Rounds, Study
 from common.wording import shown
@@ -67,6 +68,7 @@ def facts(study: Study) -> dict[str, Any]:
             "once": _worded(wire.JOIN_METRIC_KEYS),
             "every round": _worded(wire.train_metric_keys(study)),
             "every validation and the final test": _worded(wire.evaluate_metric_keys(study)),
+            **_choice_leaves(study),
             "instead of a reply that cannot be given": {"code": " or ".join(wire.ERROR_CODES)},
         },
         "stays": list(_STAYS),
@@ -174,6 +176,18 @@ def _totals(study: Study, known: dict[str, Any]) -> Iterator[str]:
     yield f"  sent {in_bytes(sent)}, received {in_bytes(received)} (plus a few kilobytes of numbers and addresses)"
     yield (f"  {known['rounds']} rounds and {known['validations']} validations; a round lasts as long as the slowest "
            "site's steps" + (f", at most {study.rounds.deadline:g} s" if study.rounds.deadline else ""))  # fmt: skip
+
+
+def _choice_leaves(study: Study) -> dict[str, dict[str, str]]:
+    """What the final test tells of the model that the site ends with."""
+    more = wire.evaluate_metric_keys(study, "test") - wire.evaluate_metric_keys(study)
+    words = {CHOSEN: "which model the site ends with: " + ", ".join(f"{i} {n}" for i, n in enumerate(CANDIDATES)),
+             JUDGED: "number of validation cases by which it was chosen"}  # fmt: skip
+    for name in candidates(study):
+        words[score_of(name)] = f"mean Dice of the {name} model over those"
+    scores = _worded(frozenset(key.removeprefix(PREFIX) for key in more - words.keys()))
+    told = {key: words[key] if key in words else f"{scores[key.removeprefix(PREFIX)]}, of that model" for key in more}
+    return {"the final test, of the model that the site ends with": dict(sorted(told.items()))} if told else {}
 
 
 def _worded(keys: frozenset[str]) -> dict[str, str]:

@@ -18,14 +18,17 @@ class Traits:
         local: What never leaves a site: nothing, the running `statistics` of batch normalisation, all of the
             normalisation layers (`norm`), or the layers that make the classes (`head`).
         gap: A site also says the losses of the net as it came and as it was trained, on the same patches.
+        personal: A site trains a second net, which never leaves.
     """
 
     control: bool = False
     local: Literal["none", "statistics", "norm", "head"] = "none"
     gap: bool = False
+    personal: bool = False
 
 
 TRAITS = {
+    "ditto": Traits(personal=True),
     "scaffold": Traits(control=True),
     "fedbn": Traits(local="norm"),
     "silobn": Traits(local="statistics"),

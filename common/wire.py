@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from common import errors
 from common.errors import FedscanError, WireError
 from common.metrics import score_limits
+from common.own_choice import PREFIX, choice_limits
 from common.schema import Entry as Entry
 from common.schema import Flat as Flat
 from common.schema import Schema as Schema
@@ -184,15 +185,20 @@ def train_metric_keys(study: Study) -> frozenset[str]:
     return frozenset({"num-examples", "steps", "loss", "seconds", *gap})
 
 
-def evaluate_metric_keys(study: Study) -> frozenset[str]:
-    """Every metric that a validation returns: cases and mean Dice over all labels; per label see `score_limits`."""
-    return frozenset(evaluate_metric_limits(study))
+def evaluate_metric_keys(study: Study, part: Part = "validation") -> frozenset[str]:
+    """Every metric that an evaluation returns: cases and mean Dice over all labels; per label see `score_limits`.
+
+    The final test also returns what the site ends with, see `choice_limits`.
+    """
+    return frozenset(evaluate_metric_limits(study, part))
 
 
-def evaluate_metric_limits(study: Study, counted: float = math.inf) -> dict[str, float]:
-    """The metrics of a validation, each with the largest value that it may have; `counted` for what has no end."""
+def evaluate_metric_limits(study: Study, part: Part = "validation", counted: float = math.inf) -> dict[str, float]:
+    """The metrics of an evaluation, each with the largest value that it may have; `counted` for what has no end."""
     scores = score_limits(study.metrics(), study.data.labels, study.evaluation.spread)
     limits: dict[str, float | None] = {"num-examples": None, "dice": 1.0, "seconds": None, **scores}
+    if part == "test":
+        limits |= choice_limits(study, limits)
     return {key: counted if most is None else most for key, most in limits.items()}
 
 
@@ -216,7 +222,7 @@ def read_metrics(message: Message, keys: frozenset[str], limits: Mapping[str, fl
         value = found[key]
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise WireError(f"metric {key} is not a finite number")
-        if not 0 <= value <= limits.get(key, math.inf) and not key.startswith(_SIGNED):
+        if not 0 <= value <= limits.get(key, math.inf) and not key.removeprefix(PREFIX).startswith(_SIGNED):
             raise WireError(f"metric {key} is {value:g}, outside 0 … {limits.get(key, math.inf):g}")
         values[key] = value
     return values

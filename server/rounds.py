@@ -77,7 +77,6 @@ class Run:
         self._checkpoints = Checkpoints(folder / "checkpoints", study.digest(), self._schema)
         self._spool = Spool(folder / "spool", self._schema)
         self._events = Events(folder / "events.jsonl", listener)
-        self._metric_limits = wire.evaluate_metric_limits(study, MOST)
         self._channel = channel or Plain(study)
         self._deadlines = deadlines
         self._stop = stop
@@ -253,9 +252,10 @@ class Run:
     ) -> dict[str, float]:
         """Mean Dice of each site that may measure and has cases in `part`, in roster order."""
         scores: dict[str, float] = {}
+        limits = wire.evaluate_metric_limits(self.study, part, MOST)
 
         def take(site: str, reply: Received) -> Mapping[str, float]:
-            metrics = reply.metrics(frozenset(self._metric_limits), self._metric_limits)
+            metrics = reply.metrics(frozenset(limits), limits)
             if metrics["num-examples"] > 0:
                 scores[site] = metrics["dice"]
             self._events.append("evaluated", round=number, part=part, site=site, **metrics)
@@ -263,7 +263,15 @@ class Run:
 
         having = {n: m for n, m in members.items() if getattr(m, part) > 0 and self._consent.measures(n)}
         ask = self._ask_of("evaluate", number, having, tuple(having), state, flat, part=part)
-        self._exchange(ask, {name: getattr(m, part) for name, m in having.items()}, take)
+        cases = {name: getattr(m, part) for name, m in having.items()}
+        own = self.study.evaluation.own if part == "test" else None
+        if own is None:
+            self._exchange(ask, cases, take)
+        else:
+            # The test is then mostly training, of which validations tell nothing.
+            alone = self.study.rounds.number if own.local else 0
+            steps = {name: own.finetune + alone * m.steps for name, m in having.items()}
+            self._exchange(ask, {name: cases[name] + steps[name] for name in having}, take, "choice")
         return {name: scores[name] for name in having if name in scores}
 
     def _ask_of(
@@ -282,7 +290,11 @@ class Run:
         )  # fmt: skip
 
     def _exchange(
-        self, ask: Ask, units: Mapping[str, int], take: Callable[[str, Received], Mapping[str, float]]
+        self,
+        ask: Ask,
+        units: Mapping[str, int],
+        take: Callable[[str, Received], Mapping[str, float]],
+        work: str | None = None,
     ) -> None:
         """One exchange in which a failing or late site is an event, never the end of the round.
 
@@ -290,7 +302,9 @@ class Run:
             ask: The task.
             units: How much work it is for each site: steps or cases.
             take: Told of each reply; returns its metrics.
+            work: What kind of work it is, by which the deadline is measured; the kind of task if none.
         """
+        work = work or ask.kind
         if not ask.to:
             return
         open_sites, start = set(ask.to), time.monotonic()
@@ -307,14 +321,14 @@ class Run:
                 self._events.append("failed", round=ask.round, site=site, why=str(error))
                 return
             if self._deadlines is not None:
-                self._deadlines.answered(ask.kind, site, units[site], seconds, time.monotonic() - start)
+                self._deadlines.answered(work, site, units[site], seconds, time.monotonic() - start)
 
         def deadline() -> float | None:
             if self._deadlines is None:
                 return ask.deadline
             there = set(self._grid.get_node_ids()) if self._late else set()
             awaited = {s: units[s] for s in open_sites if s not in self._late or ask.to[s] in there}
-            return self._deadlines.seconds(ask.kind, awaited)
+            return self._deadlines.seconds(work, awaited)
 
         if self._deadlines is not None:
             self._events.append("asked", round=ask.round, what=ask.kind, sites=list(ask.to), deadline=deadline())

@@ -95,20 +95,22 @@ def arms(study: Study, compare: Sequence[Choice], sites: Sequence[str], leave_on
     """
     # One site alone has nothing to keep local: its running statistics go with its weights.
     rounds = study.rounds.model_copy(update={"buffers": "aggregate"})
-    alone = study.model_copy(update={"strategy": Choice(name="fedavg"), "rounds": rounds})
+    evaluation = study.evaluation.model_copy(update={"own": None})
+    alone = study.model_copy(update={"strategy": Choice(name="fedavg"), "rounds": rounds, "evaluation": evaluation})
     k = len(sites)
     longer = alone.model_copy(
         update={
             "rounds": rounds.model_copy(update={"number": rounds.number * k}),
-            "evaluation": study.evaluation.model_copy(update={"every": study.evaluation.every * k}),
+            "evaluation": evaluation.model_copy(update={"every": evaluation.every * k}),
         }
     )
+    unseen = study.model_copy(update={"evaluation": evaluation})
     return [
         *(Arm(key, study.model_copy(update={"strategy": c}), tuple(sites)) for key, c in keyed(compare).items()),
         *(Arm("local", alone, (site,), site) for site in sites),
         Arm("pooled_t", alone, (POOLED,)),
         Arm("pooled_kt", longer, (POOLED,)),
-        *(Arm(LEAVE_ONE_OUT, study, tuple(s for s in sites if s != x), without=x) for x in sites if leave_one_out),
+        *(Arm(LEAVE_ONE_OUT, unseen, tuple(s for s in sites if s != x), without=x) for x in sites if leave_one_out),
     ]
 
 

@@ -19,6 +19,7 @@ from common.nets.describe import net_size
 from common.study import Study
 from common.wire import Schema
 from server.events import Event, read_events
+from server.report.own import choices
 from server.report.rounds import cost, curve
 from simulations.arms import Arm, keyed
 from simulations.baselines import consensus_results
@@ -50,7 +51,7 @@ def collect(simulation: Simulation) -> Row:
     A run that did not end has no rows but an entry under `failures`, and so has a site's final test that is not there.
     """
     sites = _sites(simulation)
-    rows: dict[str, list[Row]] = {k: [] for k in ("cases", "curves", "costs", "failures")}
+    rows: dict[str, list[Row]] = {k: [] for k in ("cases", "curves", "costs", "failures", "choices")}
     started: list[str] = []
     for study, folder in simulation.seeded():
         started += _collect_seed(simulation, study, folder, sites, rows)
@@ -98,6 +99,7 @@ def _collect_seed(
         rows["costs"].append(cost)
         if arm.without is None:
             rows["curves"] += [{**seed, **row} for row in curve(events, arm.study.rounds.number)]
+            rows["choices"] += [{**seed, "run": f"{arm.run}, seed {study.seed}", **row} for row in choices(events)]
         chosen = events[-1]["best_round"] or events[-1]["round"]
         for site in tested if arm.without is None else {arm.without} & set(tested):
             found = read_results(field.homes / site / "results" / arm.run / f"round-{chosen:05d}-test.json")

@@ -44,7 +44,7 @@ def list_models(home: Path, as_json: bool) -> bool:
     if as_json:
         told = [
             {"name": m.name, "folder": str(m.folder), "came": m.came.isoformat(), "study": m.card.study["name"],
-             "digest": m.card.digest, "run": m.card.run, "model": m.card.model,
+             "digest": m.card.digest, "run": m.card.run, "own": m.card.own, "model": m.card.model,
              "figures": m.card.figures.model_dump(mode="json")} for m in models
         ]  # fmt: skip
         click.echo(json.dumps({"models": told, "damaged": damaged}, indent=1, ensure_ascii=False))
@@ -58,8 +58,9 @@ def list_models(home: Path, as_json: bool) -> bool:
             table.add_column(title, overflow="fold")
         for m in models:
             test = m.card.figures.test
+            run = m.card.run + (f", this site's own ({m.card.own})" if m.card.own else "")
             table.add_row(
-                m.name, f"{m.came.astimezone():%Y-%m-%d %H:%M}", m.card.run, str(m.card.figures.sites),
+                m.name, f"{m.came.astimezone():%Y-%m-%d %H:%M}", run, str(m.card.figures.sites),
                 f"{test.dice:.3f}" if test else "–",
             )  # fmt: skip
         Console().print(table)
@@ -85,6 +86,8 @@ def show_model(home: Path, name: str, as_json: bool) -> None:
     click.echo(f"{found.name}, whole; came {found.came.astimezone():%Y-%m-%d %H:%M}")
     click.echo(f"  hash    {card.model}")
     click.echo(f"  study   {bundle.study.name} ({card.digest[:12]}), run {card.run}, round {f.round} of {f.rounds}")
+    if card.own:
+        click.echo(f"  own     {card.own}: this site ended with it; the figures are those of the global model")
     click.echo(f"  net     {bundle.study.net.name}, {card.parameters:,} numbers")
     click.echo(f"  learnt  at {f.sites} hospitals on {f.cases} cases")
     labels = [f"{label.value} {label.name}{f' ({label.code})' if label.code else ''}" for label in card.labels[1:]]

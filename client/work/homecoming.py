@@ -6,19 +6,23 @@ import math
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from client.corrections import under
 from client.gates import float_norm
 from client.handover.mailbox import Arrays
 from client.models import models_folder
+from client.own_choice import read_choice
 from client.own_layers import load_own_layers, own_layers
 from client.work.outcome import Outcome
 from client.work.state import SiteState
 from client.work.tasks import Offer
 from common.bundle import model_hash_of, name_of, write_bundle
 from common.errors import WireError
+from common.figures import Figures
 from common.nets import build_net
+from common.schema import Schema, left_at_sites
 from common.study import Study
 from common.traits import keeps_layers
 from common.wire import RESULT_METRIC_KEYS, Flat, Task
@@ -48,7 +52,22 @@ def bring_home(home: Path, offer: Offer, arrays: Arrays) -> Outcome:
     own = _own(home / "trainer" / "runs", study, offer.task)
     write_bundle(folder, study, offer.manifest.run, flat, figures, local=own)
     arrays.clear()
+    _keep_choice(home, study, offer.task.run, figures)
     return Outcome(dict.fromkeys(RESULT_METRIC_KEYS, 1.0))
+
+
+def _keep_choice(home: Path, study: Study, run: str, figures: Figures) -> None:
+    """Keep the model that this site chose instead of the global one, if it did; its scores are those of the study."""
+    choice = read_choice(home / "trainer" / "runs", run)
+    if choice is None:
+        return
+    name, tensors = choice
+    with torch.device("meta"):
+        stays = left_at_sites(build_net(study), study)
+    flat = Schema.of(study).pack(tensors)
+    own = {n: t for n, t in tensors.items() if n in stays} or None
+    folder = models_folder(home) / name_of(study, model_hash_of(study, flat))
+    write_bundle(folder, study, run, flat, figures, local=own, own=name)
 
 
 def _own(runs: Path, study: Study, task: Task) -> dict[str, Tensor] | None:

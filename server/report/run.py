@@ -24,6 +24,7 @@ from server.model import FOLDER, write_model
 from server.report import charts
 from server.report.html import templates
 from server.report.measures import measures
+from server.report.own import choices
 from server.report.rounds import cost, curve
 from server.service.delivery import read_delivery
 
@@ -89,6 +90,7 @@ def facts(run: str, study: Study, state: State, events: Sequence[Event]) -> Row:
         "rounds": study.rounds.number,
         "labels": list(study.data.labels),
         "sites": sites,
+        "choices": list(choices(events)),
         "test": fmean(tested) if tested else None,
         "metrics": [{"name": name, "title": card_of(METRICS.get(name)).title, **stated(metric)}
                     for name, metric in study.metrics().items()],

@@ -21,8 +21,8 @@ from server.strategies.fedavg import FedAvg
 class Ditto(FedAvg):
     """Site k trains, beside what it sends, a v_k that minimises F_k(v) + λ/2‖v − w_global‖² and never leaves.
 
-    The global model is FedAvg's, bit for bit. The personal one is a candidate where `evaluation.personal` lets each
-    site choose the model that it ends with. It trains as many steps of a round as the global one, on the same batches.
+    The global model is FedAvg's, bit for bit. The personal one is a candidate where `evaluation.own` lets each site
+    choose the model that it ends with. It trains as many steps of a round as the global one, on the same batches.
 
     Args:
         pull: λ: near 0 the personal model is the site's own, large it is the global one.

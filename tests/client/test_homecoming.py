@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from client.models import home_models, models_folder
+from client.own_choice import choice_folder
 from client.site import SiteConfig
 from client.work.homecoming import bring_home
 from client.work.tasks import Offer
@@ -75,3 +77,19 @@ def test_the_site_s_own_limit_holds(tmp_path: Path) -> None:
     with pytest.raises(WireError, match=r"allows 0\.01"):
         bring_home(tmp_path, one, raw(weights()))
     assert bring_home(tmp_path, replace(one, config=offer(weights()).config), raw(weights())).error is None
+
+
+def test_the_model_that_the_site_chose_comes_beside_the_global_one(tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    chosen = build_net(STUDY).state_dict()
+    path = choice_folder(tmp_path / "trainer" / "runs", "run-1") / "chosen.safetensors"
+    path.parent.mkdir(parents=True)
+    save_file(chosen, path, metadata={"candidate": "finetuned"})
+    for _ in range(2):
+        assert bring_home(tmp_path, offer(weights()), raw(weights())).error is None
+    models, damaged = home_models(tmp_path)
+    assert not damaged
+    by_kind = {m.card.own: read_bundle(m.folder) for m in models}
+    assert by_kind.keys() == {None, "finetuned"}
+    assert {k: v.tobytes() for k, v in by_kind[None].flat().items()} == raw(weights())
+    assert all(torch.equal(v, chosen[k]) for k, v in by_kind["finetuned"].net().state_dict().items())

@@ -131,6 +131,18 @@ def test_no_value_leaves_without_enough_cases_whatever_the_code_hands_over() -> 
         Policy().fitting("evaluate", {**told, "cases.liver": 9, "hd95.liver": 0.5}, 0)
 
 
+def test_what_is_told_of_a_sites_own_model_is_held_by_the_same_bounds() -> None:
+    own = {"num-examples": 6, "dice.liver": 0.81239, "cases.liver": 6, "chosen": 1, "judged": 7, "validation-local": 0}
+    fine = {"num-examples": 5, "dice.liver": 0.5, "cases.liver": 5, **{f"own-{k}": v for k, v in own.items()}}
+    policy = Policy(small=5, digits=3)
+    assert policy.fitting("evaluate", fine, 0) == fine | {"own-dice.liver": 0.812}
+    # What is withheld of the global model may be told of the chosen one, and the other way round: each has its counts.
+    assert policy.fitting("evaluate", fine | {"dice.liver": 0, "cases.liver": 0}, 0)["own-dice.liver"] == 0.812
+    for wrong in ({"own-judged": 4}, {"own-cases.liver": 4}, {"own-cases.liver": 0}, {"own-num-examples": 1}):
+        with pytest.raises(PolicyError, match=r"policy: small"):
+            policy.fitting("evaluate", fine | wrong, 0)
+
+
 def test_too_few_cases_are_said_as_none() -> None:
     policy = Policy(cases=10, small=5, steps=10)
     counts = {"train": 12, "validation": 4, "test": 5, "patients": 21, "steps": 20}
