@@ -1,4 +1,4 @@
-"""What lies in a folder, counted: nothing is read but headers and label values, nothing is written."""
+"""What lies in a folder, counted. Of DICOM images only headers are read, other files whole; nothing is written."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -55,7 +55,7 @@ class Inventory:
         series: DICOM series; 0 for other formats.
         cases: What would be cases of a study with one image channel.
         labelled: How many of them have an annotation.
-        unreadable: How many cases have a file that cannot be read.
+        unreadable: Why cases cannot be read, naming the file; one text per case.
         groups: Volumes by kind, most frequent first.
         values: Label value or structure name -> in how many label files.
         findings: What was left out or is odd.
@@ -67,7 +67,7 @@ class Inventory:
     series: int
     cases: int
     labelled: int
-    unreadable: int
+    unreadable: tuple[str, ...]
     groups: tuple[Group, ...]
     values: dict[str, int]
     findings: tuple[Finding, ...]
@@ -87,15 +87,16 @@ def inventory(folder: Path, progress: Progress | None = None, listing: Progress 
     found = look(SiteConfig(name="here", data=folder), 1, progress=listing)
     values: Counter[str] = Counter()
     seen: dict[tuple[str, ...], list[_Seen]] = defaultdict(list)
-    broken = 0
+    broken: list[str] = []
     for number, case in enumerate(found.cases, start=1):
         try:
             if case.label is not None:
                 values.update(_label_names(case.label))
             if not found.stacks:
-                seen[(suffix(file_of(case)) or "",)].append(_seen(case))
-        except DataError:
-            broken += 1
+                one = _seen(case)
+                seen[(suffix(file_of(case)) or "",)].append(one)
+        except DataError as error:
+            broken.append(str(error))
         if progress:
             progress(number, len(found.cases))
     labels = Counter({image.id: 1 for case in found.cases if case.label for image in case.images
@@ -112,7 +113,7 @@ def inventory(folder: Path, progress: Progress | None = None, listing: Progress 
         series=len({stack.series for stack in found.stacks}),
         cases=len(found.cases),
         labelled=sum(case.label is not None for case in found.cases),
-        unreadable=broken,
+        unreadable=tuple(broken),
         groups=tuple(sorted(groups, key=lambda group: (-group.volumes, group.kind))),
         values=dict(values.most_common()),
         findings=found.findings,

@@ -26,6 +26,7 @@ from common.study import Part, Study, load_study
 PAGE = "data-check.html"
 _COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 _SHOWN = 3  # cases named per kind of finding
+_REMEDIES = 3  # and remedies
 _USED_FOR: tuple[Part, ...] = ("train", "validation", "test")
 
 
@@ -42,7 +43,7 @@ def check(study_file: Path, site_file: Path, html: Path | None, share: Path | No
     if as_json:
         click.echo(json.dumps({**_counts(data), "findings": [asdict(f) for f in data.findings], "page": str(page)}))
     else:
-        for line in (*_usable(site, data), *_by_severity(data.findings)):
+        for line in (*_usable(site, data), *by_severity(data.findings)):
             click.echo(line)
         click.echo(f"with pictures, for this site only: {page}")
         if share is not None:
@@ -58,7 +59,7 @@ def prepare(study_file: Path, site_file: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(_counts(data)))
         return
-    for line in (*_usable(site, data), *_by_severity(_left_out(data))):
+    for line in (*_usable(site, data), *by_severity(_left_out(data))):
         click.echo(line)
     click.echo(f"ready in {places(home).cache}, after {time.monotonic() - started:.0f} s")
 
@@ -135,7 +136,8 @@ def _usable(site: SiteConfig, data: SiteData) -> Iterator[str]:
     )
 
 
-def _by_severity(findings: Sequence[Finding]) -> Iterator[str]:
+def by_severity(findings: Sequence[Finding]) -> Iterator[str]:
+    """Lines that say what was found, errors first, some cases of each kind, and what to do."""
     for severity in _COLOURS:
         kinds = Counter(finding.code for finding in findings if finding.severity == severity)
         for code, number in sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0])):
@@ -145,4 +147,5 @@ def _by_severity(findings: Sequence[Finding]) -> Iterator[str]:
                 yield f"        {finding.case + ': ' if finding.case else ''}{finding.what}"
             if number > _SHOWN:
                 yield f"        … and {number - _SHOWN} more"
-            yield f"      → {own[0].remedy}"
+            for remedy in list(dict.fromkeys(finding.remedy for finding in own))[:_REMEDIES]:
+                yield f"      → {remedy}"

@@ -15,6 +15,7 @@ from client.data.inventory import Group, Inventory, inventory
 from client.desk.check import bars
 
 _NAMES = 20  # label names shown
+_FILES = 5  # files named that cannot be read
 
 
 def show(folder: Path, as_json: bool) -> None:
@@ -39,8 +40,13 @@ def _counts(found: Inventory) -> Iterator[str]:
         )
     else:
         yield f"layout {found.layout}: {found.patients} patients"
-    unreadable = f", {found.unreadable} with a file that cannot be read" if found.unreadable else ""
+    unreadable = f", {len(found.unreadable)} with a file that cannot be read" if found.unreadable else ""
     yield f"for a study with one image channel: {found.cases} cases, {found.labelled} with a label{unreadable}"
+    for why in found.unreadable[:_FILES]:
+        # Names of files may hold signs that move a cursor.
+        yield "  " + "".join(sign if sign.isprintable() else "\ufffd" for sign in why)
+    if len(found.unreadable) > _FILES:
+        yield f"  … and {len(found.unreadable) - _FILES} more"
 
 
 def _table(groups: Sequence[Group]) -> Table:

@@ -13,7 +13,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
 from client.data.catalogue import look
-from client.data.volume import Stack
+from client.data.volume import Finding, Stack
+from client.desk.check import by_severity
 from client.site import site_of_file
 from common.cli import run
 from common.errors import DataError
@@ -314,6 +315,21 @@ def test_inspect_says_what_files_hold(home: Path, capsys: pytest.CaptureFixture[
     assert found["groups"][0]["shapes"] == [[16, 16, 10], [16, 16, 10]]
     assert sorted(path.name for path in home.iterdir()) == ["scans", "site.yaml", "study.yaml"]
     assert "6 cases, 6 with a label" in said(capsys, "data", "inspect", "scans")[1]
+
+
+def test_inspect_names_files_that_cannot_be_read(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(6):
+        (home / f"scans/images/case{number}.nii.gz").write_bytes(b"torn")
+    _, text = said(capsys, "data", "inspect", "scans")
+    assert "6 with a file that cannot be read" in text
+    assert [f"case{number}.nii.gz" in text for number in range(6)] == [True] * 5 + [False]
+    assert "… and 1 more" in text
+
+
+def test_each_remedy_of_a_kind_of_finding_is_shown_and_at_most_three(capsys: pytest.CaptureFixture[str]) -> None:
+    found = [Finding("unreadable", "error", f"c{n}", "torn", f"Do {n}.") for n in (1, 1, 2, 3, 4)]
+    remedies = [line.strip() for line in by_severity(found) if "→" in line]
+    assert remedies == ["→ Do 1.", "→ Do 2.", "→ Do 3."]
 
 
 @pytest.mark.data
