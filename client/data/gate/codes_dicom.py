@@ -58,7 +58,7 @@ VOLUMES = {
     "dicom-split-by-number": Code(
         "warning",
         "one series holds several volumes that only the instance number tells apart",
-        "Compare with a viewer: the number may be wrong.",
+        "Compare with a viewer: no attribute but the instance number tells them apart, and it may be wrong.",
     ),
     "dicom-mixed-series": Code(
         "warning",
@@ -74,7 +74,7 @@ VOLUMES = {
     "dicom-duplicate-slice": Code(
         "error",
         "several slices lie at one place, and nothing tells them apart",
-        "Remove the slices that are doubled, or have the series sent again.",
+        "Remove the slices that are doubled, or have the series sent again (files may be missing of one volume).",
     ),
     "dicom-missing-slice": Code("error", "slices are missing between the others", AGAIN),
     "dicom-uneven-slices": Code(

@@ -1,10 +1,14 @@
 """The table of findings: every code that the gate can say stands in it, and docs/findings.md shows all of them."""
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from client.data.dicom.findings import left_out, several
+from client.data.dicom.kinds import Kind
+from client.data.dicom.problems import REASONS, RETRIED
 from client.data.gate.codes import CODES, finding, page, table
 
 ROOT = Path(__file__).parents[4]
@@ -21,6 +25,49 @@ def test_every_code_of_the_gate_is_in_the_table() -> None:
     codes = set().union(*(said(ast.parse(path.read_text(encoding="utf-8"))) for path in modules))
     assert len(codes) > 25
     assert codes <= set(CODES)
+
+
+# Codes whose severity depends on how far it goes, as the table says in words.
+BOTH = ("dicom-uneven-slices", "label-plane", "label-outside", "image-elsewhere")
+# What raises a finding -> where its severity stands: a word, or the place of the argument; none for the table's own.
+RAISED: dict[str, str | int | None] = {
+    "finding": None, "_finding": None, "Finding": 1, "Note": 1, "Misfit": "error", "warn": "warning",
+}  # fmt: skip
+
+
+def raised(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Code and severity of every finding whose code is written out; an empty severity where the table gives it."""
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args):
+        name, code = ast.unparse(call.func).rpartition(".")[2], call.args[0]
+        if name in RAISED and isinstance(code, ast.Constant) and isinstance(code.value, str):
+            where = RAISED[name]
+            severity = call.args[where] if isinstance(where, int) else ast.Constant(where or "")
+            yield code.value, str(severity.value) if isinstance(severity, ast.Constant) else ""
+
+
+def test_every_code_that_is_raised_is_in_the_table_with_its_severity() -> None:
+    modules = (ROOT / "client/data").rglob("*.py")
+    found = {pair for path in modules for pair in raised(ast.parse(path.read_text(encoding="utf-8")))}
+    assert len({code for code, _ in found}) > 70
+    assert {code for code, _ in found} <= set(CODES)
+    assert [(c, s) for c, s in sorted(found) if s and c not in BOTH and s != CODES[c].severity] == []
+
+
+def test_dicom_says_what_the_table_says() -> None:
+    assert {kind.value for kind in Kind} - {"slices", "picture"} <= set(CODES)
+    assert {f"dicom-{reason}" for reason in REASONS if reason not in RETRIED} <= set(CODES)
+    one = several("c", Path("/scans/1"), ["a", "b"], "number")
+    assert (one.severity, one.remedy) == ("warning", CODES["dicom-split-by-number"].remedy)
+    assert left_out(Kind.MOSAIC, "c", Path("/scans/1"), 2).severity == CODES["dicom-mosaic"].severity
+
+
+def test_what_dicom_imports_imports_nothing_of_the_gates_checks() -> None:
+    for name in ("code", "codes_dicom"):
+        tree = ast.parse((ROOT / f"client/data/gate/{name}.py").read_text(encoding="utf-8"))
+        own = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+        assert {module for module in own if module.startswith("client.")} <= {
+            "client.data.dicom.problems", "client.data.gate.code"
+        }  # fmt: skip
 
 
 def test_a_finding_has_the_tables_severity_and_remedy() -> None:
