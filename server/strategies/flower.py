@@ -70,7 +70,7 @@ class Flower(Strategy):
     def __init__(
         self,
         *,
-        strategy: Name,
+        strategy: Name = "FedAvg",
         eta: float | None = None,
         beta_1: float | None = None,
         beta_2: float | None = None,

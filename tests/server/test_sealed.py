@@ -18,7 +18,7 @@ from common.errors import APPROVAL_CODES, WireError
 from common.manifests import ReplyHeader, arrays_sha256, metrics_sha256, read_assignment, sign_reply, sign_study
 from common.signing import Kind, key_id, key_text, sign, sites_of
 from common.study import Study
-from common.wire import Schema
+from common.wire import Schema, Terms
 from server.channel import Ask
 from server.consent import NotAllowedError
 from server.manifests import Manifests
@@ -181,7 +181,7 @@ def test_all_sites_get_the_same_manifest_and_it_names_their_last_counted_replies
             "train",
             arrays_sha256(FLAT),
             office.manifests.last.roster,
-            {"proximal": 0.0},  # type: ignore[union-attr]
+            Terms().model_dump(),
         ).manifest
     )
     assert office.manifests.last is not None

@@ -88,7 +88,7 @@ def test_local_statistics_stay_where_they_are(toy, monkeypatch, name, dimensions
     assert all({k: v.size for k, v in flat.items()} == part.sizes for flat in sent)
     states = [load_file(f) for s in SITES for f in (toy.folder / "out" / "sites" / s / "state").rglob("*2.safetensors")]
     assert len(states) == len(SITES)
-    own = [{k.removeprefix("buffer."): v for k, v in s.items() if k.startswith("buffer.")} for s in states]
+    own = [{k.removeprefix("own."): v for k, v in s.items() if k.startswith("own.")} for s in states]
     assert all(set(buffers) == kept for buffers in own)
     means = [name for name in kept if name.endswith("running_mean")]
     assert any(not torch.equal(own[0][name], own[1][name]) for name in means), "each site has seen other scans"
