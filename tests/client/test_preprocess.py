@@ -108,7 +108,17 @@ def test_restore_brings_class_scores_back_to_the_cases_own_grid() -> None:
     own, target = grid(truth.shape, source.affine), plan_grid(source, plan(spacing=[1, 1, 1.5]))
     seen = resample_label(truth, own, target)
     scores = np.stack([seen == 0, seen == 1]).astype(np.float32)
-    meta: Meta = {"image": "", "content": "", "own": own, "plan": target, "voxels": [0], "plan_voxels": [0], "unlabelled": [], "notes": [], "gate": {}}
+    meta: Meta = {
+        "image": "",
+        "content": "",
+        "own": own,
+        "plan": target,
+        "voxels": [0],
+        "plan_voxels": [0],
+        "unlabelled": [],
+        "notes": [],
+        "gate": {},
+    }
     back = restore(scores, meta)
     assert back.shape == (2, 20, 24, 9)
     found = back.argmax(0)

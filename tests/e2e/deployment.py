@@ -152,8 +152,8 @@ class Deployment:
         self.fedscan("site", "join", home / f"{name}.join", "--home", home, "--yes", ours)
         path = home / "site.yaml"
         written = yaml.safe_load(path.read_text()) or {}
-        path.write_text(yaml.safe_dump({**written, "name": name, "approval": {"rule": "signer"}, "device": "cpu", "policy": OPEN,
-                                        **settings}))  # fmt: skip
+        usual = {"name": name, "approval": {"rule": "signer"}, "device": "cpu", "policy": OPEN}
+        path.write_text(yaml.safe_dump({**written, **usual, **settings}))
 
     def sign(self, study: Mapping[str, Any], run: str = "run-1") -> Path:
         path = self.folder / f"{run}.yaml"

@@ -297,7 +297,11 @@ def make_case(folder: Path, name: str, seed: int) -> CachedCase:
     foreground = np.column_stack([np.argwhere(label), label[label > 0]]).astype("int32")
     arrays = {"image": image, "label": label, "truth": label, "foreground": foreground}
     grids, counts = {"own": grid, "plan": grid}, {"voxels": voxels, "plan_voxels": voxels}
-    store(folder / name, arrays, {"image": name, "content": name, **grids, **counts, "unlabelled": [], "notes": [], "gate": {}})
+    store(
+        folder / name,
+        arrays,
+        {"image": name, "content": name, **grids, **counts, "unlabelled": [], "notes": [], "gate": {}},
+    )
     return CachedCase(name, name, folder / name, f"{seed:064d}", name)
 
 

@@ -117,7 +117,11 @@ def case(folder: Path, name: str, image: np.ndarray, label: np.ndarray) -> Cache
     foreground = np.column_stack([np.argwhere(label), label[label > 0]]).astype("int32")
     arrays = {"image": image, "label": label, "truth": label, "foreground": foreground}
     grids, counts = {"own": grid, "plan": grid}, {"voxels": voxels, "plan_voxels": voxels}
-    store(folder / name, arrays, {"image": name, "content": name, **grids, **counts, "unlabelled": [], "notes": [], "gate": {}})
+    store(
+        folder / name,
+        arrays,
+        {"image": name, "content": name, **grids, **counts, "unlabelled": [], "notes": [], "gate": {}},
+    )
     return CachedCase(name, name, folder / name, name.ljust(64, "0"), name)
 
 

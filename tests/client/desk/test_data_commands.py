@@ -208,7 +208,7 @@ def test_an_exclusion_follows_its_picture_when_the_names_of_others_shift(
     assert left_out(capsys) == [now[second]]
     text = said(capsys, "data", "check", "study.yaml")[1]
     assert f"left out by the site (excluded as {name}): consent withdrawn" in text
-    assert said(capsys, "data", "export", "study.yaml", "--out", "copy")[0] == 0
+    assert run(["data", "export", "study.yaml", "--out", "copy"]) == 0, capsys.readouterr().err
     copies = [dcmread(path).PixelData for path in (tmp_path / "copy").rglob("*.dcm")]
     assert copies == [dcmread(third).PixelData]
     # What now has the name can be left out too, and what had it before stays out.
