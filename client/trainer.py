@@ -29,12 +29,13 @@ from client.work.audit import SAID, about
 from client.work.book_desk import BookDesk
 from client.work.books import Books
 from client.work.discretion import Discretion
-from client.work.leaving import forget, take_back
+from client.work.leaving import drop_held, forget, take_back
 from client.work.pause import Pause, Paused
 from client.work.replies import software, stored_reply, write_refusal, write_reply
 from client.work.study_desk import StudyDesk
 from client.work.tasks import Intake, Offer, RefusedTask
 from client.work.workshop import StopWork, Workshop
+from common.disk import not_written
 from common.errors import (
     ApprovalError,
     CheckpointError,
@@ -95,11 +96,11 @@ class Trainer:
         self._home = home
         self._mailbox = Mailbox(home)
         self.books = Books(home / "trainer")
-        self.pauses = Pause(home / "trainer", self._mailbox)
         self._permits = ""  # hash of the settings that say what may happen here, as they were seen last
         self._windows: tuple[str, ...] = ()
         self._put_off: Ref | None = None  # a task that waits for its hours
         self.approvals = Approvals(home / "trainer" / FOLDER, lambda: site_of_home(home).approval, self._decided)
+        self.pauses = Pause(home / "trainer", self._mailbox, self._sift)
         self._intake = Intake(home, self.approvals)
         self._workshop = Workshop(home, self._tell, self._unwanted)
         self._accepting = threading.Lock()
@@ -367,7 +368,11 @@ class Trainer:
     def _part(self, job: _Job, error: ApprovalError) -> None:
         """End a job whose approval ended while it was worked on."""
         log.warning("%s: %s: %s", job.offer.manifest.task, error.code, error)
-        told = self._refusal(job.offer.manifest, job.offer.credentials, error)
+        try:
+            told = self._refusal(job.offer.manifest, job.offer.credentials, error)
+        except TrainerBusyError:
+            self._end(job, "dropped")  # paused as well: the coordinator is told when the task comes again
+            return
         self._end(job, "refused", told.reply, error.code)
 
     def _refusal(self, manifest: RoundManifest, who: TrainerCredentials, error: FedscanError) -> Progress:
@@ -398,6 +403,14 @@ class Trainer:
             except (OSError, CheckpointError) as error:
                 log.error("what is kept of study %s was not removed: %s", study[:12], error)
             self._leaving.pop(0)
+
+    def _sift(self) -> None:
+        """Remove what waits to leave and belongs to a study that may not run any more."""
+        states = self._states()
+        try:
+            drop_held(self._mailbox, lambda study: states.get(study) != "approved")
+        except OSError as error:
+            raise not_written(self._mailbox.folder, error) from None
 
     def _states(self) -> dict[str, State]:
         """How each study stands; nothing while site.yaml is wrong."""

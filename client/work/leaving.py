@@ -3,7 +3,7 @@
 import contextlib
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from client.handover.mailbox import COUNTS, REPLY, Mailbox, Ref
@@ -25,15 +25,25 @@ def forget(home: Path, runs: Iterable[str], midround: Path | None) -> None:
 
 
 def take_back(mailbox: Mailbox, study: str) -> None:
-    """Remove the replies of a study, by its digest, that the link may not have fetched yet; raises OSError."""
+    """Remove the replies of a study, by its digest, that the link has not fetched yet or may not; raises OSError."""
+    for held in (False, True):
+        _remove(mailbox, held, lambda digest: digest == study)
+
+
+def drop_held(mailbox: Mailbox, unwanted: Callable[[str], bool]) -> None:
+    """Remove the replies that the link may not have yet, of studies that are unwanted by now; raises OSError."""
+    _remove(mailbox, True, unwanted)
+
+
+def _remove(mailbox: Mailbox, held: bool, unwanted: Callable[[str], bool]) -> None:
     for name in (REPLY, COUNTS):
-        path = mailbox.folder / name
+        path = mailbox.path(name, held)
         try:
             ref = Ref(name=name, nbytes=path.lstat().st_size, digest="0" * 64)  # only its header is read
-            with mailbox.open(ref) as file:
+            with mailbox.open(ref, held) as file:
                 body = json.loads(read_signed(file.metadata.get("header", "").encode()).body)
         except (FileNotFoundError, WireError, SignatureError, ValueError):
             continue
         # A refusal is no more than the word that nothing is done.
-        if isinstance(body, dict) and body.get("study") == study and body.get("error") is None:
+        if isinstance(body, dict) and body.get("error") is None and unwanted(str(body.get("study"))):
             path.unlink(missing_ok=True)

@@ -44,14 +44,16 @@ class Pause:
     Args:
         folder: The trainer's.
         mailbox: Where replies wait for the link.
+        sift: Called before what is held may leave again: it removes what must not, because its study ended meanwhile.
 
     Attributes:
         gate: Held by whoever lets a reply out or takes one back.
     """
 
-    def __init__(self, folder: Path, mailbox: Mailbox) -> None:
+    def __init__(self, folder: Path, mailbox: Mailbox, sift: Callable[[], object] = lambda: None) -> None:
         self._path = folder / FILE
         self._mailbox = mailbox
+        self._sift = sift
         self.gate = threading.Lock()
         self._now = self._read()
         with self.gate:
@@ -107,6 +109,7 @@ class Pause:
         self._tell(paused=True)
 
     def _open(self) -> None:
+        self._sift()
         for name in _NAMES:
             self._mailbox.release(name)
         self._tell(paused=False)
