@@ -147,7 +147,7 @@ def _state(standing: Standing) -> str:
     if limits.until is not None:
         text += f" {'until' if standing.state == 'approved' else 'since'} {_moment(limits.until)}"
     if limits.rounds is not None:
-        text += f", {min(standing.approval.used, limits.rounds)} of {limits.rounds} rounds used"
+        text += f", {min(limits.used, limits.rounds)} of {limits.rounds} rounds used"
     return text + (", for measuring only" if limits.purpose == "evaluate" else "")
 
 

@@ -37,6 +37,7 @@ class Decision(Record):
         rounds: For how many rounds a yes counts.
         purpose: What it is for: `evaluate` lets a model be measured here, but not trained.
         why: Their own words.
+        after: How many rounds had been worked on before.
     """
 
     what: Literal["approve", "reject", "withdraw"]
@@ -47,6 +48,7 @@ class Decision(Record):
     rounds: int | None = Field(None, ge=1)
     purpose: Purpose = "all"
     why: str = Field("", max_length=500)
+    after: int = Field(0, ge=0)
 
 
 class Limits(Record):
@@ -54,12 +56,14 @@ class Limits(Record):
 
     Attributes:
         until: Until when.
-        rounds: For how many rounds since it was approved.
+        rounds: For how many rounds.
+        used: How many of them were worked on.
         purpose: For what.
     """
 
     until: AwareDatetime | None = None
     rounds: int | None = None
+    used: int = 0
     purpose: Purpose = "all"
 
 
@@ -72,7 +76,7 @@ class Approval(Record):
         signed: The study as the coordinator signed it.
         seen: When it came first.
         decisions: What was said of it, the oldest first.
-        used: Rounds that were worked on since it was approved last.
+        used: Rounds that were worked on since it came.
         last: The last round of each run that was worked on.
     """
 
@@ -104,15 +108,16 @@ class Approval(Record):
         counted = self.consents()[-rule.approvers :]
         if len(counted) == rule.approvers:
             untils = [d.until for d in counted if d.until]
-            rounds = [d.rounds for d in counted if d.rounds]
+            # Each person's rounds count from their own yes on: nobody lengthens what another said.
+            rounds = [(d.rounds, self.used - d.after) for d in counted if d.rounds]
+            most, used = min(rounds, key=lambda r: r[0] - r[1], default=(None, 0))
             only = any(d.purpose == "evaluate" for d in counted)
             return Limits(
-                until=min(untils, default=None), rounds=min(rounds, default=None),
-                purpose="evaluate" if only else "all",
+                until=min(untils, default=None), rounds=most, used=used, purpose="evaluate" if only else "all",
             )  # fmt: skip
         if rule.rule == "signer":
             until = None if rule.days is None else self.seen + timedelta(days=rule.days)
-            return Limits(until=until, rounds=rule.rounds)
+            return Limits(until=until, rounds=rule.rounds, used=self.used)
         return None
 
     def state(self, rule: ApprovalRule, now: datetime) -> State:
@@ -126,7 +131,7 @@ class Approval(Record):
     def used_up(self, rule: ApprovalRule) -> bool:
         """Whether all rounds were worked on that were approved."""
         limits = self.limits(rule)
-        return limits is not None and limits.rounds is not None and self.used >= limits.rounds
+        return limits is not None and limits.rounds is not None and limits.used >= limits.rounds
 
     def check(self, manifest: RoundManifest, rule: ApprovalRule, now: datetime) -> None:
         """Raise the ApprovalError that says why the task may not be worked on, if it may not."""
@@ -155,9 +160,9 @@ class Approval(Record):
         return self.model_copy(update={"used": self.used + 1, "last": {**self.last, manifest.run: manifest.round}})
 
     def decided(self, decision: Decision) -> "Approval":
-        """Itself after a decision; rounds are counted anew from a yes on."""
-        used = 0 if decision.what == "approve" else self.used
-        return self.model_copy(update={"decisions": [*self.decisions, decision], "used": used})
+        """Itself after a decision; of a yes with its rounds they are counted from then on."""
+        said = decision.model_copy(update={"after": self.used})
+        return self.model_copy(update={"decisions": [*self.decisions, said]})
 
 
 def _why_not(approval: Approval, state: State) -> ApprovalError:

@@ -294,6 +294,33 @@ def test_two_approvers_are_two_people_and_the_narrower_limits_hold(hospital: Hos
     assert Approvals(folder, lambda: two).find("first") == approvals.find("first")
 
 
+def test_of_two_approvers_none_lengthens_the_rounds_of_the_other(hospital: Hospital, tmp_path: Path) -> None:
+    study, two = hospital.study(), ApprovalRule(approvers=2)
+    approvals = kept(tmp_path / "approvals", study, hospital, two)
+    signed = hospital.signed(study)
+
+    def round_done(number: int) -> None:
+        assignment = hospital.assignment(study, number, flat=hospital.weights(study), chain="more", signed=signed)
+        manifest = RoundManifest.model_validate_json(assignment.manifest.body)
+        approvals.check(study, signed.study, manifest)
+        approvals.begun(manifest)
+
+    def say(who: Caller, rounds: int) -> None:
+        approvals.decide(approvals.find("first"), decision("approve", who, rounds=rounds), "")
+
+    say(ANNA, 2)
+    say(BO, 9)
+    round_done(1)
+    round_done(2)
+    say(BO, 9)
+    with pytest.raises(ApprovalError, match="for 2 rounds, which are over"):
+        round_done(3)
+    say(ANNA, 1)
+    round_done(3)
+    with pytest.raises(ApprovalError, match="for 1 rounds, which are over"):
+        round_done(4)
+
+
 def test_one_approval_is_not_enough_once_two_are_wanted(hospital: Hospital, tmp_path: Path) -> None:
     study = hospital.study()
     approvals = kept(tmp_path / "approvals", study, hospital, ApprovalRule())
