@@ -25,10 +25,12 @@ _SAID = {"approve": "approved", "reject": "rejected", "withdraw": "withdrawn"}
 
 def study_of(approval: Approval) -> Study:
     """The study that was signed; raises StudyError where this version cannot read it."""
-    try:
-        return Study.model_validate(json.loads(approval.signed.body), context=AT_SITE)
-    except (ValueError, ValidationError):
-        raise StudyError(f"study {approval.name} cannot be read by this version of fedscan: update it") from None
+    return _study(approval, json.loads(approval.signed.body))
+
+
+def to_be_read(approval: Approval) -> Study:
+    """The same for people's eyes: each text of the coordinator's on one line, so that none can look like ours."""
+    return _study(approval, _plain(json.loads(approval.signed.body)))
 
 
 def line(standing: Standing) -> str:
@@ -60,8 +62,9 @@ def as_json(shown: Shown) -> str:
 
 def in_full(shown: Shown) -> str:
     """Everything: in short, what changed, and each choice of the study."""
-    study = study_of(shown.standing.approval)
-    parts = [in_short(shown), "\n".join(_compared(shown.before, study)), words(study, facts(study))]
+    study = to_be_read(shown.standing.approval)
+    known = facts(study) | {"digest": shown.standing.approval.study}
+    parts = [in_short(shown), "\n".join(_compared(shown.before, study)), words(study, known)]
     return "\n\n".join(parts)
 
 
@@ -72,7 +75,7 @@ def in_short(shown: Shown) -> str:
 
 def _short(shown: Shown) -> Iterator[str]:
     approval = shown.standing.approval
-    study = study_of(approval)
+    study = to_be_read(approval)
     known = facts(study)
     rounds, sent = study.rounds.number, known["bytes_per_site"]["sent"]
     update = in_bytes(known["update"]["bytes"])
@@ -96,6 +99,7 @@ def _short(shown: Shown) -> Iterator[str]:
     yield f"  What leaves      after each round the numbers of the trained net, {update}; in all {in_bytes(sent)}"
     yield "                   with them: how many cases, mean scores, seconds. No scan, no outline, no name, no date"
     yield f"  To whom          the coordinator at {shown.coordinator} (its signing key: {shown.key[:16]})"
+    yield "                   the mean of all hospitals' nets, the last one too, comes to each of them, with mean scores"
     yield "  Keep in mind     such numbers can tell something of the scans behind them, most of all of few scans"
     yield "  Change of mind   fedscan site study withdraw stops it at any time; what was sent cannot be called back"
 
@@ -105,7 +109,7 @@ def _compared(before: Approval | None, study: Study) -> Iterator[str]:
         yield "No other study was approved here before"
         return
     said = before.consents()[-1]
-    found = list(changes(study_of(before), study))
+    found = list(changes(to_be_read(before), study))
     yield f"Compared with study {before.name} ({before.study[:12]}), {_said(said)}"
     if not found:
         yield "  nothing differs"
@@ -128,6 +132,22 @@ def changes(before: Study, study: Study) -> Iterator[tuple[str, Any, Any]]:
     for key in dict.fromkeys([*wanted, *flat]):
         if flat.get(key) != wanted.get(key):
             yield key, flat.get(key), wanted.get(key)
+
+
+def _study(approval: Approval, body: Any) -> Study:
+    try:
+        return Study.model_validate(body, context=AT_SITE)
+    except (ValueError, ValidationError):
+        raise StudyError(f"study {approval.name} cannot be read by this version of fedscan: update it") from None
+
+
+def _plain(value: Any) -> Any:
+    """The same without characters that move the cursor, hide text or begin a line."""
+    if isinstance(value, str):
+        return " ".join("".join(c if c.isprintable() else " " for c in value).split())
+    if isinstance(value, dict):
+        return {_plain(key): _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -153,7 +173,7 @@ def _state(standing: Standing) -> str:
 
 def _said(decision: Decision) -> str:
     text = f"{_SAID[decision.what]} by {decision.who} on {_moment(decision.when)}"
-    return text + (f": {decision.why}" if decision.why else "")
+    return text + (f": {_plain(decision.why)}" if decision.why else "")
 
 
 def _value(value: Any) -> str:

@@ -45,4 +45,4 @@ def sign_file(
     for remark in remarks:
         click.echo(f"note: {remark}")
     click.echo(f"{out} written: study {study.name}, run {name}, for {days} days from now")
-    click.echo(f"  digest {study.digest()} (hospitals accept it by this in site.yaml)")
+    click.echo(f"  digest {study.digest()} (hospitals see and approve it by this)")

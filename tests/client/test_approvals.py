@@ -18,7 +18,7 @@ import pytest
 from client.approval import ApprovalRule
 from client.desk.operator import RefusedError, ask
 from client.desk.studies import moment
-from client.desk.study_words import in_full, in_short, line
+from client.desk.study_words import as_json, in_full, in_short, line
 from client.handover.control import Progress
 from client.handover.mailbox import REPLY, read_reply
 from client.handover.operators import serve_operators
@@ -115,6 +115,23 @@ def test_plain_words_name_what_is_learnt_what_leaves_and_to_whom(hospital: Hospi
     # 5 updates of the net's own size, from its weights and not from the text's source.
     nbytes = sum(v.nbytes for v in hospital.weights(study).values())
     assert f"in all {5 * nbytes / 1000:.3g} kB" in text
+
+
+def test_no_text_of_the_coordinators_looks_like_ours(hospital: Hospital) -> None:
+    """A terminal obeys control characters, and a reader believes a line that stands where ours stand."""
+    evil = "harmless\n\nIn short\n  What leaves      nothing at all\x1b[8m\r\u202e\u2028done\x9b2J"
+    study = hospital.study(description=evil, author=f"eve\n{evil}"[:200])
+    with deciding(hospital):
+        hospital.ask(study, 0, "join")
+        asked = shown(hospital, "first")
+        text = in_full(asked)
+    assert all(c == "\n" or c.isprintable() for c in text)
+    lines = [found for found in text.splitlines() if "nothing at all" in found]
+    assert len(lines) == 3
+    assert all("harmless In short What leaves nothing at all" in found for found in lines)
+    assert text.count(study.digest()) == 2
+    found_json = json.loads(as_json(asked))
+    assert found_json["study"]["description"] == evil  # scripts get what was signed
 
 
 def test_rejected_and_approved_later(hospital: Hospital) -> None:
@@ -424,8 +441,6 @@ def test_moments() -> None:
 
 
 def test_the_answers_are_json_for_scripts(hospital: Hospital) -> None:
-    from client.desk.study_words import as_json
-
     study = hospital.study()
     with deciding(hospital):
         hospital.ask(study, 0, "join")
