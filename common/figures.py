@@ -19,7 +19,7 @@ class Scores(Record):
         sites: How many sites could judge it.
         cases: Their cases, together.
         dice: Mean over the sites of their mean Dice.
-        labels: The same by label, in the study's order; none where no case has the label.
+        labels: The same by label, in the study's order; none where no case has the label, or those of one site alone.
     """
 
     sites: int = Field(ge=1, le=1000)

@@ -33,36 +33,44 @@ def write_model(folder: Path, study: Study, state: State, checkpoints: Checkpoin
 
 
 def figures(study: Study, state: State, events: Sequence[Event]) -> Figures:
-    """The study's figures: means over sites, each site weighing the same, and sums; nothing of a single site."""
+    """The study's figures: means over sites, each site weighing the same, and sums.
+
+    They go to every site that took part. So where several did, a mean over a single one is left out: it would be that
+    site's own score.
+    """
     chosen = state.best_round or state.round
     trained = [e for e in events if e["event"] == "trained"]
-    validated = [e for e in events if e["event"] == "evaluated" and e["part"] == "validation" and e["num-examples"] > 0]
-    rounds = sorted({e["round"] for e in validated})
-    points = [Point(round=n, dice=fmean(e["dice"] for e in validated if e["round"] == n)) for n in _some(rounds)]
+    fewest = min(2, len({e["site"] for e in events if e["event"] in ("joined", "trained", "evaluated")}))
+    curve: dict[int, list[float]] = {}
+    for e in events:
+        if e["event"] == "evaluated" and e["part"] == "validation" and e["num-examples"] > 0:
+            curve.setdefault(e["round"], []).append(e["dice"])
+    rounds = sorted(number for number, dice in curve.items() if len(dice) >= fewest)
+    points = [Point(round=number, dice=fmean(curve[number])) for number in _some(rounds)]
     return Figures(
         round=chosen,
         rounds=state.round,
         sites=len({e["site"] for e in trained}),
         cases=int(sum({e["site"]: e["num-examples"] for e in trained}.values())),
-        validation=_scores(study, events, "validation", chosen),
-        test=_scores(study, events, "test", chosen),
+        validation=_scores(study, events, "validation", chosen, fewest),
+        test=_scores(study, events, "test", chosen, fewest),
         curve=tuple(points),
     )
 
 
-def _scores(study: Study, events: Sequence[Event], part: Part, number: int) -> Scores | None:
+def _scores(study: Study, events: Sequence[Event], part: Part, number: int, fewest: int) -> Scores | None:
     of = {
         e["site"]: e
         for e in events
         if e["event"] == "evaluated" and (e["part"], e["round"]) == (part, number) and e["num-examples"] > 0
     }
-    if not of:
+    if len(of) < max(fewest, 1):
         return None
     labels = []
     for label in study.data.labels:
         # A label that no case of a site has, in truth or prediction, has a mean over nothing there.
         having = [e[f"dice.{label}"] for e in of.values() if e[f"cases.{label}"] > 0]
-        labels.append(fmean(having) if having else None)
+        labels.append(fmean(having) if len(having) >= max(fewest, 1) else None)
     return Scores(
         sites=len(of), cases=int(sum(e["num-examples"] for e in of.values())),
         dice=fmean(e["dice"] for e in of.values()), labels=tuple(labels),
