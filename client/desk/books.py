@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+from pydantic import ValidationError
 
 from client.desk.operator import RefusedError, ask
 from client.handover.book_operations import AUDIT, EGRESS, Known, Lines, Part, Verified
 from client.work.audit import Entry
 from client.work.book_desk import left, verified
 from client.work.ledger import Line
-from common.errors import AuditError
+from common.errors import AuditError, StudyError
 from common.manifests import AuditHead
 
 
@@ -33,7 +34,8 @@ def show_egress(home: Path, number: int | None, as_json: bool) -> None:
         any_left = True
         click.echo(line.canonical().decode() if as_json else "\n".join(in_words(line)))
     if not any_left and not as_json:
-        click.echo("nothing left yet" if number is None else f"nothing left in round {number}")
+        where = "yet" if number is None else f"in round {number}"
+        click.echo(f"no answer to a task left {where}; that one was refused is said by: fedscan site audit verify")
 
 
 def in_words(line: Line) -> list[str]:
@@ -63,8 +65,16 @@ def verify_audit(home: Path, head: str | None, length: int | None, as_json: bool
         head: What the coordinator, or an earlier look, says was the head.
         length: After how many lines.
         as_json: For scripts.
+
+    Raises:
+        StudyError: No log can have had that head.
     """
-    known = Known(head=AuditHead(head=head, length=length) if head is not None and length is not None else None)
+    known = Known()
+    if head is not None and length is not None:
+        try:
+            known = Known(head=AuditHead(head=head, length=length))
+        except ValidationError:
+            raise StudyError("--head is 64 digits (0-9, a-f), all of them; --length is a number of lines") from None
     try:
         found = verified(home / "trainer", known) if _mine(home) else ask(home, AUDIT, known)
     except (AuditError, RefusedError) as error:
@@ -83,6 +93,10 @@ def _say(found: Verified, known: Known) -> None:
     for entry in found.last:
         click.echo(_event(entry))
     click.echo(f"whole: {found.head.length} lines, {found.left} replies, each as the ledger has it")
+    if found.strays:
+        lines = "1 line" if found.strays == 1 else f"{found.strays} lines"
+        click.echo(f"  and {lines} of the ledger of which the log says nothing: the trainer died before that could")
+        click.echo("  leave, or somebody else wrote it")
     click.echo(f"  head {found.head.head}")
     if known.head is None:
         click.echo(

@@ -58,11 +58,14 @@ class Verified(Record):
         head: Its head now.
         last: Its last lines.
         left: Replies that it says left, each of which the ledger holds unchanged.
+        strays: Lines of the ledger of which it says nothing: the trainer died before that reply could leave, or
+            somebody else wrote them.
     """
 
     head: AuditHead
     last: list[Entry]
     left: int
+    strays: int = 0
 
 
 PAUSE = Operation("pause", Why, Paused)

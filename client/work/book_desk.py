@@ -66,16 +66,19 @@ def verified(folder: Path, known: Known) -> Verified:
     """
     head = audit.verify(folder / audit.FILE, known.head)
     kept = (digest for _, digest in ledger.lines(folder / ledger.FILE))
-    last, replies = deque[Entry](maxlen=_LAST), 0
+    last, replies, strays = deque[Entry](maxlen=_LAST), 0, 0
     for entry, _ in audit.entries(folder / audit.FILE):
         last.append(entry)
         if entry.ledger is None:
             continue
-        # A line of the ledger that the log does not know was written just before a crash: nothing left then.
-        if not any(digest == entry.ledger for digest in kept):
+        for digest in kept:
+            if digest == entry.ledger:
+                break
+            strays += 1
+        else:
             raise AuditError(
                 f"{folder / ledger.FILE}: the line of what left in run {entry.run}, round {entry.round} ({entry.kind}) "
                 f"is not there as it was written (audit log, line {entry.number})"
             )
         replies += 1
-    return Verified(head=head, last=list(last), left=replies)
+    return Verified(head=head, last=list(last), left=replies, strays=strays + sum(1 for _ in kept))

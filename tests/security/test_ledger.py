@@ -131,7 +131,15 @@ def test_the_commands_show_what_left_and_find_what_was_changed(
         path.write_bytes(changed)
         code, said = shown(capsys, "site", "audit", "verify", "--home", home)
         assert (code, said.startswith("not whole:")) == (1, True)
+    # A line too many is told as well: it stands for nothing that left.
+    for added in (good + good.splitlines(keepends=True)[0], good.splitlines(keepends=True)[1] + good):
+        path.write_bytes(added)
+        code, said = shown(capsys, "site", "audit", "verify", "--home", home)
+        assert (code, "and 1 line of the ledger of which the log says nothing" in said) == (0, True)
     path.write_bytes(good)
+    code, said = shown(capsys, "site", "audit", "verify", "--home", home)
+    assert (code, "of which the log" in said) == (0, False)
+    assert shown(capsys, "site", "audit", "verify", "--home", home, "--head", "abc", "--length", 3)[0] == 2
     log = home / "trainer" / "audit.jsonl"
     log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:-2]))  # "sent" and "stopped"
     code, said = shown(capsys, "site", "audit", "verify", "--home", home, *known)
