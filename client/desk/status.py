@@ -15,7 +15,7 @@ from client.identity import Identity
 from client.network.problems import printable
 from client.node import LOG, NodeState, read_state, running
 from common.certificates import read_certificate
-from common.errors import FedscanError
+from common.errors import ApprovalError, FedscanError
 from common.keys import read_small
 
 # The link writes its state with every answer and every failed try; silent for so long, it hangs.
@@ -169,7 +169,8 @@ def lines(status: SiteStatus) -> list[tuple[bool, str, str]]:
     found = [_connection(status), _training(status), _processes(status)]
     waiting = status.trainer.waiting if status.trainer is not None else 0
     if waiting:
-        found.append((False, "approvals", f"{waiting} studies wait for a decision: fedscan site study list"))
+        wait = "1 study waits" if waiting == 1 else f"{waiting} studies wait"
+        found.append((False, "approvals", f"{wait} for a decision: fedscan site study list"))
     if status.certificate is not None:
         days = (status.certificate - status.now).days
         text = f"valid until {status.certificate:%Y-%m-%d} ({days} days)"
@@ -205,9 +206,10 @@ def _training(status: SiteStatus) -> tuple[bool, str, str]:
         return False, name, f"paused since {_time(trainer.paused)}; go on with: fedscan site unpause"
     if trainer.hours:
         return True, name, f"waits for its hours: {', '.join(trainer.hours)}"
-    failed = f"; the last task failed with {trainer.last_code}, the log says why" if trainer.last_code else ""
+    failed = _failed(trainer.last_code)
+    well = not failed or _decided(trainer.last_code)
     if trainer.study is None:
-        return not failed, name, f"waits for the first task, on {trainer.device}{failed}"
+        return well, name, f"waits for the first task, on {trainer.device}{failed}"
     task = {
         "join": "counting cases for",
         "train": f"round {trainer.round} of",
@@ -216,10 +218,23 @@ def _training(status: SiteStatus) -> tuple[bool, str, str]:
     }[trainer.kind or "join"]
     of = f"{task} study {trainer.study} (run {trainer.run})"
     if trainer.since is None:
-        return not failed, name, f"waits; the last task was {of}{failed}"
+        return well, name, f"waits; the last task was {of}{failed}"
     unit = "steps" if trainer.kind == "train" else "cases"
     far = f", {trainer.done} of {trainer.of} {unit}" if trainer.of else ""
-    return not failed, name, f"{of}{far}, since {_time(trainer.since)}, on {trainer.device}{failed}"
+    return well, name, f"{of}{far}, since {_time(trainer.since)}, on {trainer.device}{failed}"
+
+
+def _decided(code: str | None) -> bool:
+    """Whether a task was not worked on because the site's people, or nobody yet, said so."""
+    return code is not None and code.startswith(ApprovalError.code)
+
+
+def _failed(code: str | None) -> str:
+    if code is None:
+        return ""
+    if _decided(code):
+        return f"; the last task was not let in ({code}): fedscan site study list"
+    return f"; the last task failed with {code}: the log, or trainer/errors.log, says why"
 
 
 def _processes(status: SiteStatus) -> tuple[bool, str, str]:

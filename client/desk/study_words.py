@@ -99,7 +99,7 @@ def _short(shown: Shown) -> Iterator[str]:
     yield f"  What leaves      after each round the numbers of the trained net, {update}; in all {in_bytes(sent)}"
     yield "                   with them: how many cases, mean scores, seconds. No scan, no outline, no name, no date"
     yield f"  To whom          the coordinator at {shown.coordinator} (its signing key: {shown.key[:16]})"
-    yield "                   the mean of all hospitals' nets, the last one too, comes to each of them, with mean scores"
+    yield "                   the mean of all hospitals' nets, and mean scores in the end, come to each of them"
     yield "  Keep in mind     such numbers can tell something of the scans behind them, most of all of few scans"
     yield "  Change of mind   fedscan site study withdraw stops it at any time; what was sent cannot be called back"
 
