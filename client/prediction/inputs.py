@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client.data.dicom.objects import Scan
+from client.data.dicom.reading import is_dicom
 from client.data.dicom.scan import scan
 from client.data.dicom_layout import dicom_cases
 from client.data.readers import stem, suffix
@@ -67,6 +68,9 @@ def inputs_of(paths: Sequence[Path], study: Study, rules: Mapping[str, SeriesRul
         pictures = [f for f in files if suffix(f)]
         if pictures:
             subjects += _of_files(pictures, study, left_out)
+            if beside := sum(is_dicom(f) for f in files if not suffix(f)):
+                left_out.append(f"{path}: {beside} DICOM files lie among other images and were not looked at. "
+                                "Give the folders that hold DICOM alone")  # fmt: skip
         elif files:
             subjects += _of_dicom(path, study, rules, left_out)
     if not subjects:

@@ -17,6 +17,7 @@ from PIL import Image
 from client.data.dicom.scan import scan
 from client.data.volume import Stack
 from client.prediction.desk import predict
+from client.prediction.inputs import inputs_of
 from client.site import SiteConfig, site_of_home
 from common.study import Study
 from simulations.phantom import make_phantom
@@ -110,6 +111,16 @@ def test_a_real_series_gives_the_masks_of_the_evaluation(tmp_path: Path, fedscan
     assert [s.SegmentedPropertyTypeCodeSequence[0].CodingSchemeDesignator for s in seg.SegmentSequence] == [
         "99FEDSCAN", "99FEDSCAN"
     ]  # fmt: skip
+
+
+def test_dicom_among_other_images_is_not_passed_over_in_silence(tmp_path: Path) -> None:
+    folder = make_phantom(tmp_path / "data", sites=1, cases=1, format="dicom")[0]
+    nib.save(nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)), folder / "preview.nii.gz")
+    found = inputs_of([folder], study_of(**ORGANS), {})
+    assert [s.name for s in found.subjects] == ["preview"]
+    there = len([f for f in folder.rglob("*") if f.is_file() and f.read_bytes()[128:132] == b"DICM"])
+    assert there > 10
+    assert [f"{there} DICOM files lie among" in text for text in found.left_out] == [True]
 
 
 def test_dicom_pictures_give_pictures_and_seg(tmp_path: Path) -> None:
