@@ -19,7 +19,7 @@ from client.data.volume import CachedCase
 from client.handover.control import Progress, TrainerClient, serve
 from client.handover.mailbox import Mailbox, Ref
 from client.identity import Federation
-from client.trainer import Trainer
+from client.work.trainer import Trainer
 from common.keys import PRIVATE, pem, private_folder, write_new
 from common.manifests import Assignment, Counted, SignedStudy, arrays_sha256, sign_study
 from common.nets import build_net

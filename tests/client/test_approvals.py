@@ -24,8 +24,8 @@ from client.handover.mailbox import REPLY, read_reply
 from client.handover.operators import serve_operators
 from client.handover.peer import Caller
 from client.handover.study_operations import DECIDE, LIST, SHOW, Decide, Shown, Standing, Which
-from client.trainer import Trainer
 from client.work.approvals import Approvals, decision, same_person
+from client.work.trainer import Trainer
 from common.errors import ApprovalError, CheckpointError, StudyError
 from common.manifests import RoundManifest, verified_reply
 from common.rpc import Empty

@@ -170,7 +170,7 @@ def test_a_full_disk_costs_the_checkpoint_only(tmp_path: Path, caplog: pytest.Lo
 
 POINTS = {
     "before the task is kept": ("client.work.accepted:AcceptedRuns.keep", 1, "kill"),
-    "between keeping it and the work": ("client.trainer:Trainer._do", 1, "kill"),
+    "between keeping it and the work": ("client.work.trainer:Trainer._do", 1, "kill"),
     "while a case is prepared": ("client.data.cache:_publish", 3, "kill"),
     "in the first step": ("client.training:rate_at", 1, "kill"),
     "in the third step": ("client.training:rate_at", 3, "kill"),
@@ -179,7 +179,7 @@ POINTS = {
     "while the site keeps its state": ("client.work.state:save_file", 1, "torn"),
     "before the reply is written": ("client.handover.mailbox:write_whole", 1, "kill"),
     "after the reply was written": ("client.work.workshop:Workshop.finished", 1, "kill"),
-    "before the reply is named": ("client.trainer:Trainer._end", 1, "kill"),
+    "before the reply is named": ("client.work.trainer:Trainer._end", 1, "kill"),
 }
 
 

@@ -29,11 +29,11 @@ def test_withdrawn_while_the_site_is_paused(hospital: Hospital) -> None:
     study = hospital.study()
     with deciding(hospital) as trainer:
         trained(hospital, study)
-        trainer.pause("ada")
+        trainer.brakes.pause("ada")
         assert updates(hospital) == [".held-reply.safetensors"]
         decide(hospital, study, "withdraw")
         assert updates(hospital) == []
-        trainer.unpause("ada")
+        trainer.brakes.unpause("ada")
         assert updates(hospital) == []
         assert code(hospital.ask(study, 1)) == "E_APPROVAL_WITHDRAWN"
 
@@ -44,11 +44,11 @@ def test_an_approval_that_ends_while_the_site_is_paused(hospital: Hospital, cras
     with deciding(hospital) as trainer:
         trained(hospital, study)
         decide(hospital, study, "approve", until=datetime.now(UTC) + timedelta(seconds=1))
-        trainer.pause("ada")
+        trainer.brakes.pause("ada")
         time.sleep(1.1)
         assert updates(hospital) == [".held-reply.safetensors"]
         if not crashed:
-            trainer.unpause("ada")
+            trainer.brakes.unpause("ada")
     if crashed:
         # What a process that dies in the middle of `unpause` leaves.
         (hospital.home / "trainer" / "paused.json").unlink()
@@ -65,16 +65,16 @@ def test_withdrawn_and_paused_at_the_moment_of_the_reply(hospital: Hospital, mon
 
         def written(*args: Any) -> Any:
             ref = write_reply(*args)
-            trainer.pause("ada")
+            trainer.brakes.pause("ada")
             trainer.approvals.decide(trainer.approvals.find("first"), decision("withdraw", ANNA), "")
             return ref
 
-        monkeypatch.setattr("client.trainer.write_reply", written)
+        monkeypatch.setattr("client.work.trainer.write_reply", written)
         with pytest.raises(TrainerBusyError):
             hospital.ask(study, 1)
         monkeypatch.undo()
         assert updates(hospital) == []
-        trainer.unpause("ada")
+        trainer.brakes.unpause("ada")
         # It works on.
         assert code(hospital.ask(study, 1)) == "E_APPROVAL_WITHDRAWN"
         decide(hospital, study, "approve")

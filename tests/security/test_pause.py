@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from getpass import getuser
 from pathlib import Path
 from typing import Any
@@ -132,11 +132,11 @@ def test_a_reply_that_is_ready_is_taken_back_and_given_again(hospital: Hospital)
         path = hospital.mailbox.folder / REPLY
         raw = path.read_bytes()
         begin = time.monotonic()
-        trainer.pause("ada")
+        trainer.brakes.pause("ada")
         assert time.monotonic() - begin < 1.0
         assert not path.exists()
         assert hospital.mailbox.path(REPLY, held=True).stat().st_mode & 0o777 == 0o600
-        trainer.unpause("ada")
+        trainer.brakes.unpause("ada")
         assert path.read_bytes() == raw
         assert path.stat().st_mode & 0o777 == 0o640
         assert hospital.ask(study) == last.model_copy(update={"done": 0, "of": 0})
@@ -152,15 +152,15 @@ def test_a_reply_that_is_made_while_the_pause_begins_stays_in(
 
         def written(*args: Any) -> Any:
             ref = write_reply(*args)
-            trainer.pause("ada")
+            trainer.brakes.pause("ada")
             return ref
 
-        monkeypatch.setattr("client.trainer.write_reply", written)
+        monkeypatch.setattr("client.work.trainer.write_reply", written)
         with pytest.raises(TrainerBusyError):
             hospital.ask(study)
         assert not (hospital.mailbox.folder / REPLY).exists()
         monkeypatch.undo()
-        trainer.unpause("ada")
+        trainer.brakes.unpause("ada")
         assert update(hospital, hospital.ask(study))
     assert [e for e, _ in events(hospital.home)].count("sent") == 1
 
@@ -185,7 +185,7 @@ def test_no_byte_of_a_reply_leaves_once_the_link_has_let_go(world: World) -> Non
             mailbox.say_paused(True)
             until(lambda: link.standing.paused, 1)
             assert time.monotonic() - begin < 1.0
-            time.sleep(0.2)  # for what the line itself has in its hands
+            time.sleep(1.0)  # for what the line itself has in its hands: what its system had received before
             up = line.total["up"]
             time.sleep(3)
             # Heartbeats and questions for tasks go on, some hundred bytes each; of the reply it would be 1.2 MB.
@@ -220,7 +220,7 @@ def test_outside_its_hours_a_site_waits_and_what_it_began_goes_on_later(
 ) -> None:
     study, opened = long_study(hospital), [True]
     hospital.configure(hours="['20:00-06:00']")
-    monkeypatch.setattr("client.trainer.open_at", lambda windows, now: opened[0] or not windows)
+    monkeypatch.setattr("client.work.brakes.open_at", lambda windows, now: opened[0] or not windows)
     with hospital.trainer() as trainer:
         ended: list[BaseException] = []
 
@@ -241,6 +241,19 @@ def test_outside_its_hours_a_site_waits_and_what_it_began_goes_on_later(
             hospital.ask(study)
         opened[0] = True
         assert hospital.ask(study).state == "done"
+
+
+def test_hours_that_are_taken_out_of_site_yaml_hold_no_task_back(hospital: Hospital) -> None:
+    now = datetime.now()
+    later = [f"{(now + timedelta(hours=h)):%H:%M}" for h in (2, 3)]
+    hospital.configure(hours=f"['{later[0]}-{later[1]}']")
+    with hospital.trainer() as trainer:
+        for _ in range(2):
+            with pytest.raises(TrainerBusyError):
+                hospital.ask(hospital.study(), 0, "join")
+        hospital.configure()
+        assert hospital.ask(hospital.study(), 0, "join").state == "done"
+        assert trainer.status().hours == ()
 
 
 def test_with_too_little_room_on_the_disk_nothing_is_begun(hospital: Hospital) -> None:

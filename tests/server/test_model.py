@@ -54,7 +54,8 @@ def test_what_one_of_several_sites_said_alone_is_left_out() -> None:
 
 
 def test_a_site_that_joined_and_was_never_asked_gets_nobody_elses_score() -> None:
-    assert found({"event": "joined", "site": "turku", "round": 0}, trained("oslo"), judged("oslo", 0.5, 0.7)).curve == ()
+    joined = {"event": "joined", "site": "turku", "round": 0}
+    assert found(joined, trained("oslo"), judged("oslo", 0.5, 0.7)).curve == ()
 
 
 def test_a_site_that_is_the_only_one_gets_its_own() -> None:

@@ -40,8 +40,8 @@ _LINK = {
     "hop": ("client.link:fetch", "client.network.upload:Reply.__init__", "client.network.upload:Reply.pieces"),
 }
 _TRAINER = {
-    "seal": ("common.chain:Checker.check", "client.work.tasks:Intake.keep", "client.trainer:write_reply"),
-    "hop": ("client.work.tasks:Offer.arrays", "client.handover.mailbox:Mailbox.put_reply"),
+    "seal": ("common.chain:Checker.check", "client.work.tasks:Intake.keep", "client.work.trainer:write_reply"),
+    "hop": ("client.work.tasks:Offer.arrays", "client.handover.mailbox:Mailbox.hold_reply"),
     "gates": ("client.app:gate_in", "client.app:gate_out"),
     "app": ("client.work.workshop:Workshop.do",),
 }
