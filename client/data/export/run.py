@@ -95,6 +95,8 @@ def export(cases: Sequence[Case], out: Path, site: SiteConfig, options: ExportOp
         DataError: `out` lies within the scans or holds something else, or no case may leave.
         StorageError: The disk is full.
     """
+    # Children that were started in another folder must find it, too.
+    out = out.absolute()
     _refuse_place(out, cases, site, home)
     secret = site_secret(home, "export")
     software = f"fedscan {version('fedscan')}"
