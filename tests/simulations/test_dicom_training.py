@@ -7,8 +7,6 @@ the ids that the DICOM cases have.
 import csv
 from pathlib import Path
 
-import numpy as np
-
 from client.app import make_app
 from client.data.catalogue import look
 from client.data.prepare import prepare
@@ -26,7 +24,9 @@ SEG, RTSTRUCT = "hospital-1", "hospital-2"
 CASES = 6
 STUDY = Study.model_validate({
     "name": "both", "data": {"labels": ["liver", "kidneys"]},
-    "plan": {"spacing": [3.7, 3.7, 3.7], "patch": [16, 16, 16]},
+    # On the scans' own grids: NIfTI keeps its affine in float32, and what resampling makes of that in the seventh digit
+    # grows with every step.
+    "plan": {"patch": [16, 16, 8]},
     "net": {"name": "unet", "width": 8, "levels": 3, "norm": "instance"}, "loss": "dice_ce",
     "training": {"steps": 15, "rate": 0.01, "batch": 2}, "rounds": {"number": 6},
     "evaluation": {"validation": 0.2, "test": 0.34, "every": 3},
@@ -69,11 +69,11 @@ def test_training_on_dicom_is_training_on_nifti(tmp_path: Path) -> None:
     made = {form: make_phantom(tmp_path / form, sites=2, cases=CASES, format=form) for form in ("dicom", "nifti")}
     dicom = tuple(site_of_file(folder / "site.yaml") for folder in made["dicom"])
     nifti = tuple(as_nifti(site, folder, tmp_path) for site, folder in zip(dicom, made["nifti"], strict=True))
-    for number, (name, most) in enumerate(((SEG, 0.0005), (RTSTRUCT, 0.01))):
+    for number, name in enumerate((SEG, RTSTRUCT)):
         one = dice(tmp_path / f"{name}-dicom", dicom[number : number + 1])
         other = dice(tmp_path / f"{name}-nifti", nifti[number : number + 1])
         assert one.keys() == other.keys()
         assert len(one) == 2
-        means = [np.mean([d for case in run.values() for d in case.values() if d is not None]) for run in (one, other)]
-        assert means[0] > 0.3  # something was learnt
-        assert abs(means[0] - means[1]) <= most
+        # Something was learnt, and it is the same to the last bit.
+        assert max(score for case in one.values() for score in case.values() if score is not None) > 0.05
+        assert one == other
