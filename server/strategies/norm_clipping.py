@@ -11,7 +11,8 @@ from pydantic import Field
 from common.cards import StrategyCard, described
 from common.schema import Kind
 from common.wire import Flat
-from server.aggregation import SLICE, weighted_mean
+from server import aggregation
+from server.aggregation import weighted_mean
 from server.spool import Reply
 from server.strategies.base import Fold, Strategy
 
@@ -79,7 +80,7 @@ class NormClipping(Strategy):
 def _change(fold: Fold, reply: Reply, kind: Kind) -> float:
     """‖w_k − w‖ over the entries of `kind`."""
     total = 0.0
-    for place in fold.schema.places(kind, longest=SLICE):
+    for place in fold.schema.places(kind, longest=aggregation.SLICE):
         old = fold.base["float32"][place].astype(np.float64)
         change = reply.read("float32", place.start, place.stop) - old
         total += float(change @ change)

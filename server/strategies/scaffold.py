@@ -7,7 +7,8 @@ from pydantic import Field
 
 from common.cards import StrategyCard, described
 from common.wire import Flat
-from server.aggregation import SLICE, parameter_places, weighted_mean
+from server import aggregation
+from server.aggregation import parameter_places, weighted_mean
 from server.strategies.base import Fold, Strategy
 from server.strategies.standing import standing
 
@@ -43,7 +44,7 @@ class Scaffold(Strategy):
         _, all_sites, here = standing(fold)
         result = weighted_mean(fold.schema, fold.replies, fold.weights)
         new, base = result["float32"], fold.base["float32"]
-        for place in fold.schema.places("control", longest=SLICE):
+        for place in fold.schema.places("control", longest=aggregation.SLICE):
             new[place] = base[place] + here / all_sites * new[place].astype(np.float64)
         for place in parameter_places(fold.schema) if self._rate != 1 else ():
             old = base[place].astype(np.float64)
