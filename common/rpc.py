@@ -150,7 +150,7 @@ def address(socket: Path) -> str:
         raise FedscanError(
             f"{whole}: a socket's path may have {_PATH} bytes; choose a shorter folder, or call the command from within"
         )
-    return f"unix:{spellings[0] if len(os.fsencode(spellings[0])) <= _PATH else shortest}"
+    return f"unix:{shortest}"
 
 
 def _handler(call: Call, tell: Callable[[FedscanError], str], garbage: Callable[[], object]) -> grpc.RpcMethodHandler:
