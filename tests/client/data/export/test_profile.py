@@ -130,6 +130,7 @@ def test_makers_and_numbers() -> None:
     assert not any(map(is_number, ("", "1,5", "0x1", "nan", "1-2", "MRN1")))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("label", ["seg", "rtstruct"])
 @pytest.mark.parametrize("options", [{}, {"dates": "shift", "characteristics": True}])
 def test_a_validator_finds_no_error_that_was_not_there(hospital: Any, label: str, options: dict[str, object]) -> None:
