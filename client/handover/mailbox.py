@@ -36,7 +36,8 @@ FileName = Literal["task.safetensors", "reply.safetensors", "counts.safetensors"
 TASK: FileName = "task.safetensors"
 REPLY: FileName = "reply.safetensors"
 COUNTS: FileName = "counts.safetensors"
-FOLDER_MODE, FILE_MODE, HELD_MODE, SOCKET_MODE = 0o770, 0o640, 0o600, 0o660
+# Sticky: the link may put files there, and neither move nor remove the trainer's.
+FOLDER_MODE, FILE_MODE, HELD_MODE, SOCKET_MODE = 0o1770, 0o640, 0o600, 0o660
 
 # An assignment, its quotes escaped once more.
 MAX_HEADER_BYTES = 32 * 1024 * 1024
@@ -129,11 +130,12 @@ class Mailbox:
         return self.folder / LINK_STATUS
 
     def make(self) -> None:
-        """Make the folder if it is not there."""
-        if not self.folder.is_dir():
-            self.folder.mkdir(mode=FOLDER_MODE, parents=True)
-            # The mode that mkdir gave is less the umask.
-            self.folder.chmod(FOLDER_MODE)
+        """Make the folder if it is not there; one of this user's own gets its mode."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        about = self.folder.stat()
+        if about.st_uid == os.geteuid():
+            # Beside what is there: an inherited group (set-group-ID) stays.
+            self.folder.chmod(stat.S_IMODE(about.st_mode) | FOLDER_MODE)
 
     def put_task(self, assignment: bytes, arrays: Mapping[str, Any]) -> Ref:
         """Write the open task.

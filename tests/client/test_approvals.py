@@ -389,6 +389,9 @@ for attempt in (
     lambda: (folder / ("0" * 64 + ".json")).write_bytes(b"{}"),
     lambda: folder.rename(folder.with_name("gone")),
     lambda: (home / "operators" / "trainer.sock").unlink(),
+    lambda: (home / "shared" / ".held-reply.safetensors").read_bytes(),
+    lambda: (home / "shared" / ".held-reply.safetensors").rename(home / "shared" / ".held-counts.safetensors"),
+    lambda: (home / "shared" / "trainer.sock").unlink(),
     lambda: ask(home, DECIDE, Decide(study=study, what="approve")),
 ):
     try:
@@ -412,10 +415,12 @@ def test_a_links_user_can_neither_write_an_approval_nor_ask_for_one(hospital: Ho
     os.chown(hospital.home / "link", link.pw_uid, group)
     with deciding(hospital):
         hospital.ask(study, 0, "join")
+        os.chown(hospital.mailbox.folder, -1, group)
+        hospital.mailbox.hold_reply(b"{}", None, {})
         before = {p: p.read_bytes() for p in (hospital.home / "trainer").rglob("*") if p.is_file()}
         command = [sys.executable, "-c", HOSTILE, *map(str, (hospital.home, study.digest(), link.pw_uid, group))]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        assert (done.stdout.split(), done.stderr) == (["refused"] * 7, "")
+        assert (done.stdout.split(), done.stderr) == (["refused"] * 10, "")
         assert {p: p.read_bytes() for p in (hospital.home / "trainer").rglob("*") if p.is_file()} == before
         assert code(hospital.ask(study, 0, "join")) == "E_APPROVAL_WAITING"
 

@@ -6,6 +6,7 @@ was kept, trained or written.
 
 import json
 import os
+import stat
 import threading
 import time
 import weakref
@@ -471,10 +472,9 @@ def test_memory_is_given_back_between_studies(hospital: Hospital, monkeypatch: p
 def test_socket_and_files_are_for_the_group_only(hospital: Hospital) -> None:
     with hospital.trainer():
         hospital.ask(hospital.study(), 0, "join")
-        modes = {
-            p.name: p.stat().st_mode & 0o777 for p in [hospital.mailbox.folder, *hospital.mailbox.folder.iterdir()]
-        }
-    assert modes == {"shared": 0o770, "trainer.sock": 0o660, "task.safetensors": 0o640, COUNTS: 0o640}
+        shared = hospital.mailbox.folder
+        modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in [shared, *shared.iterdir()]}
+    assert modes == {"shared": 0o1770, "trainer.sock": 0o660, "task.safetensors": 0o640, COUNTS: 0o640}
     assert os.listdir(hospital.mailbox.folder).count("trainer.sock") == 0
 
 
