@@ -1,14 +1,15 @@
 """Nothing that identifies anybody is in any byte that leaves, also when all goes wrong.
 
-Every header, file name and folder of the scans holds a marker. What the coordinator got, what it wrote, what the link
-may read and what the logs say is searched for each marker: as it is, as base64, hex, UTF-16 and percent-encoded, and
-within whatever gzip, zlib or zip streams are found in it. That the search finds is shown first.
+Every header, file name and folder of the scans holds a marker, every UID of DICOM scans another. What the coordinator
+got, what it wrote, what the link may read and what the logs say is searched for each: as it is, as base64, hex, UTF-16
+and percent-encoded, and within gzip, zlib and zip streams found in it. That the search finds is shown first.
 """
 
 import base64
 import contextlib
 import gzip
 import io
+import json
 import logging
 import os
 import zipfile
@@ -19,8 +20,12 @@ from typing import Any
 from urllib.parse import quote
 
 import nibabel as nib
+import pydicom
 import pytest
 import torch
+import yaml
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
 
 from client.work.discretion import Discretion
 from common.errors import RoundError
@@ -30,6 +35,7 @@ from tests.e2e.conftest import World
 from tests.security.federation import Federation
 
 MARK = "Zq7DOEJOHN"  # every marker begins so; letters and digits, that nothing else would write
+UID = "47110815471108154711"  # in all UIDs, which have no letters
 
 
 def spellings(mark: str) -> list[bytes]:
@@ -68,7 +74,8 @@ def unpacked(raw: bytes, depth: int = 0) -> Iterator[bytes]:
 
 
 def hits(raw: bytes) -> list[bytes]:
-    return [mark for part in unpacked(raw) for mark in spellings(MARK) if mark in part]
+    marks = [*spellings(MARK), UID.encode()]
+    return [mark for part in unpacked(raw) for mark in marks if mark in part]
 
 
 def zipped(raw: bytes) -> bytes:
@@ -101,9 +108,17 @@ def test_the_search_finds_what_is_hidden(how: str) -> None:
 
 
 @pytest.fixture
-def marked(tmp_path: Path) -> Path:
+def marked(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """Six phantoms, each with markers of its own in headers and names."""
-    root = make_phantom(tmp_path / f"{MARK}-root", sites=1, cases=6)[0]
+    kind: Any = request.param
+    root = make_phantom(tmp_path / f"{MARK}-root", sites=1, cases=6, format=kind)[0]
+    (mark_dicom if kind == "dicom" else mark_nifti)(root)
+    moved = root.with_name(f"{MARK}-ward")
+    root.rename(moved)
+    return moved
+
+
+def mark_nifti(root: Path) -> None:
     for i, path in enumerate(sorted(root.rglob("*.nii.gz"))):
         image: Any = nib.load(path)
         image.header["descrip"] = f"{MARK}d{i}"
@@ -113,9 +128,35 @@ def marked(tmp_path: Path) -> Path:
         marked: Any = nib.Nifti1Image
         nib.save(marked(image.get_fdata().astype("int16"), image.affine, image.header), path.with_name(case))
         path.unlink()
-    moved = root.with_name(f"{MARK}-ward")
-    root.rename(moved)
-    return moved
+
+
+def mark_dicom(root: Path) -> None:
+    """Every text that is free, names, numbers and private elements; UIDs keep pointing at what they pointed at."""
+    for i, path in enumerate(sorted(p for p in (root / "scans").rglob("*") if p.is_file())):
+        data = pydicom.dcmread(path)
+        data.PatientID = f"{MARK}p{data.PatientID}"
+        data.PatientName = f"{MARK}^Jane"
+        for keyword in FREE:
+            setattr(data, keyword, f"{MARK}t{i}"[:16])
+        data.private_block(0x0099, f"{MARK}v", create=True).add_new(1, "LO", f"{MARK}w{i}")
+        data.walk(mark_uid)
+        data.file_meta.walk(mark_uid)
+        data.save_as(path.with_name(f"{MARK}f{i}.dcm"))
+        path.unlink()
+    for case in sorted((root / "scans").iterdir()):
+        case.rename(case.with_name(f"{MARK}{case.name}"))
+
+
+FREE = (
+    "PatientComments", "OtherPatientIDs", "PatientAddress", "InstitutionName", "InstitutionAddress", "StationName",
+    "AccessionNumber", "StudyID", "StudyDescription", "SeriesDescription", "ProtocolName", "ReferringPhysicianName",
+    "PerformingPhysicianName", "OperatorsName", "ImageComments", "DeviceSerialNumber", "ReasonForStudy",
+)  # fmt: skip
+
+
+def mark_uid(data: Dataset, element: DataElement) -> None:
+    if element.VR == "UI" and str(element.value).startswith("2.25."):
+        element.value = f"2.25.{UID}{element.value[-18:]}"
 
 
 class Said(logging.StreamHandler[io.StringIO]):
@@ -133,7 +174,9 @@ def federation(tmp_path: Path, marked: Path) -> Iterator[Federation]:
     world = World(tmp_path / "w")
     (tmp_path / "w").mkdir(exist_ok=True)
     made = Federation(world, marked)
-    made.hospital.configure(data=str(marked))
+    rules = marked / "site.yaml"
+    labels = yaml.safe_load(rules.read_text())["labels"] if rules.exists() else {"liver": 1, "kidneys": 2}
+    made.hospital.configure(data=str(marked / "scans" if rules.exists() else marked), labels=json.dumps(labels))
     yield made
     world.close()
 
@@ -155,7 +198,8 @@ def searched(federation: Federation, said: Said) -> None:
 
 
 def corrupt(federation: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = sorted((Path(federation.hospital.scans) / "imagesTr").iterdir())[0]
+    scans = Path(federation.hospital.scans)
+    path = sorted([*scans.rglob("imagesTr/*"), *scans.rglob("series-1/*")])[0]
     path.write_bytes(path.read_bytes()[:200])
 
 
@@ -186,7 +230,10 @@ TROUBLE: dict[str, Callable[[Federation, pytest.MonkeyPatch], None]] = {
 }
 
 
-@pytest.mark.parametrize("trouble", TROUBLE)
+@pytest.mark.parametrize(
+    ("marked", "trouble"), [*(("nifti", t) for t in TROUBLE), ("dicom", "none"), ("dicom", "a corrupt scan")],
+    indirect=["marked"],
+)  # fmt: skip
 def test_no_marker_leaves(
     trouble: str, federation: Federation, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
