@@ -1,4 +1,4 @@
-"""The command `fedscan simulate`."""
+"""Train a study over simulated hospitals on this machine, and say whether federation was worth it."""
 
 from pathlib import Path
 from typing import Annotated, Literal

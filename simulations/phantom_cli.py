@@ -1,4 +1,4 @@
-"""The command `fedscan phantom`."""
+"""Make up hospitals with scans of phantom patients, to try things on."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,6 +17,15 @@ def phantom(
     difference: Annotated[
         float, typer.Option(min=0, max=2, help="How much the hospitals differ: 0 not at all, 1 as real ones may.")
     ] = 1.0,
+    contrast: Annotated[
+        float, typer.Option(min=0, max=2, help="How far their grey value curves lie apart besides; 1 is much.")
+    ] = 0.0,
+    rarity: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of every second hospital's patients who have no kidney.")
+    ] = 0.0,
+    wrong_labels: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the last hospital's cases with liver and kidneys exchanged.")
+    ] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="Of patients and scanners.")] = 1,
     format: Annotated[
         Literal["nifti", "dicom"], typer.Option(help="dicom: series with SEG or RTSTRUCT, X-ray pictures in 2D.")
@@ -26,6 +35,7 @@ def phantom(
 
     Each folder is a data set in nnU-Net's layout with the labels liver (1) and kidneys (2), or DICOM with a site.yaml.
     """
+    from simulations.dials import Dials
     from simulations.phantom import make_phantom
 
     made = make_phantom(
@@ -36,6 +46,7 @@ def phantom(
         difference=difference,
         seed=seed,
         format=format,
+        dials=Dials(contrast, rarity, wrong_labels),
     )
     for site in made:
         typer.echo(site)
