@@ -1,4 +1,4 @@
-"""What the catalogue tells of a net, a loss, a post-processing step or a strategy besides its options and numbers."""
+"""What the catalogue tells of an entry of a registry besides its options and numbers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -57,6 +57,21 @@ class StrategyCard(Card):
     server: str = "nothing"
     site: str = "nothing"
     sent: str = "nothing"
+
+
+@dataclass(frozen=True)
+class UpdateCard(Card):
+    """The own words of a form in which updates cross.
+
+    Attributes:
+        equation: What crosses for a change d of the parameters.
+        size: Bytes per parameter.
+        site: What a site keeps for it from round to round.
+    """
+
+    equation: str = ""
+    size: str = ""
+    site: str = "nothing"
 
 
 def described(card: Card) -> Callable[[Target], Target]:

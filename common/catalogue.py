@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from common.cards import NetCard, StrategyCard, card_of
+from common.cards import NetCard, StrategyCard, UpdateCard, card_of
 from common.docstrings import descriptions
 from common.names import NETS
 from common.nets.describe import FP32_BYTES, size_of
@@ -48,6 +48,8 @@ def entry(registry: Registry, name: str) -> dict[str, Any]:
         }
     if isinstance(card, StrategyCard):
         facts |= {"equation": card.equation, "server": card.server, "site": card.site, "sent": card.sent}
+    if isinstance(card, UpdateCard):
+        facts |= {"equation": card.equation, "size": card.size, "site": card.site}
     return facts
 
 

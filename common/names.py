@@ -93,6 +93,16 @@ METRICS = Registry(
     },
 )
 
+UPDATES = Registry(
+    "update",
+    {
+        "full": "common.updates.full:Full",
+        "half": "common.updates.half:Half",
+        "int8": "common.updates.int8:Int8",
+        "topk": "common.updates.topk:TopK",
+    },
+)
+
 STRATEGIES = Registry(
     "strategy",
     {

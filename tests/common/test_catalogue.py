@@ -8,12 +8,13 @@ from click.testing import CliRunner
 
 from common.catalogue import allowed, architecture, entry
 from common.cli import WRONG_USE, command, run
-from common.names import LOSSES, NETS, POSTPROCESS, STRATEGIES
+from common.names import LOSSES, NETS, POSTPROCESS, STRATEGIES, UPDATES
 from common.nets.unet import UNet
 from common.nets_page import page_text
 
 PAGE = Path(__file__).parents[2] / "docs" / "nets.md"
-ENTRIES = [(registry, name) for registry in (NETS, LOSSES, POSTPROCESS, STRATEGIES) for name in registry.names()]
+REGISTRIES = (NETS, LOSSES, POSTPROCESS, STRATEGIES, UPDATES)
+ENTRIES = [(registry, name) for registry in REGISTRIES for name in registry.names()]
 
 
 def answer(*arguments: str) -> str:
@@ -71,6 +72,8 @@ def test_losses_and_steps_have_the_same_two_commands():
     assert "Salehi" in answer("losses", "show", "tversky")
     assert "largest_component" in answer("postprocess", "list")
     assert "connectivity" in answer("postprocess", "show", "largest_component")
+    assert "topk" in answer("updates", "list")
+    assert "bytes per parameter: 1 + 4/block" in answer("updates", "show", "int8")
 
 
 def test_unknown_name_is_shown_with_a_hint(capsys):
