@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +17,7 @@ from common.study import Choice, Section, Study
 from common.traits import keeps_layers
 from simulations.anatomy import ORGANS
 from simulations.arms import LEAVE_ONE_OUT, POOLED
+from simulations.dials import Dials
 from simulations.partition import Partition, site_name, sites_by_column, sites_by_split
 from simulations.phantom import Format, make_phantom
 
@@ -45,6 +47,9 @@ class Phantoms(Section):
         number: Number of hospitals.
         cases: Cases per hospital.
         difference: How much the hospitals differ: 0 not at all, 1 as real ones may.
+        contrast: How far their grey value curves lie apart besides; 1 is much.
+        rarity: Share of the patients of every second hospital who have no kidney.
+        wrong_labels: Share of the last hospital's cases in which liver and kidneys bear each other's number.
         seed: Of patients and scanners.
         format: `nifti`, or `dicom` for series with SEG or RTSTRUCT labels; the patients are the same.
     """
@@ -53,6 +58,9 @@ class Phantoms(Section):
     number: int = Field(4, ge=1, le=100)
     cases: int = Field(20, ge=3, le=10_000)
     difference: float = Field(1.0, ge=0, le=2)
+    contrast: float = Field(0.0, ge=0, le=2)
+    rarity: float = Field(0.0, ge=0, le=1)
+    wrong_labels: float = Field(0.0, ge=0, le=1)
     seed: int = Field(1, ge=0, lt=2**31)
     format: Format = "nifti"
 
@@ -203,8 +211,10 @@ def _phantoms(document: Document, study: Study, section: Mapping[str, Any], work
     if strange or len(study.data.channels) != 1:
         raise document.error(('data',), f"phantoms have one channel and the labels "
                          f"{', '.join(ORGANS)}; change data: accordingly")  # fmt: skip
+    dials = Dials(wanted.contrast, wanted.rarity, wanted.wrong_labels)
     settings = (f"{study.data.dimensions}d", f"{wanted.number}x{wanted.cases}",
                 f"difference-{wanted.difference:g}", f"seed-{wanted.seed}",
+                *(f"{name}-{value:g}" for name, value in asdict(dials).items() if value),
                 *(["dicom"] if wanted.format == "dicom" else []))  # fmt: skip
     folders = make_phantom(
         work / "phantoms" / "-".join(settings),
@@ -214,6 +224,7 @@ def _phantoms(document: Document, study: Study, section: Mapping[str, Any], work
         difference=wanted.difference,
         seed=wanted.seed,
         format=wanted.format,
+        dials=dials,
     )
     if wanted.format == "dicom":
         return [_of_dicom_phantom(folder, study) for folder in folders]

@@ -8,6 +8,7 @@ The same patients can be written as DICOM instead, as hospitals have them (`dico
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from common.disk import write_whole
 from common.errors import StudyError
 from common.seeds import generator
 from simulations.anatomy import ORGANS, random_patient
+from simulations.dials import STILL, Dials, Turned
 from simulations.scanner import Scan, Scanner, scan, scanner
 
 Format = Literal["nifti", "dicom"]
@@ -38,6 +40,7 @@ def make_phantom(
     difference: float = 1.0,
     seed: int = 1,
     format: Format = "nifti",
+    dials: Dials = STILL,
 ) -> list[Path]:
     """Write phantom hospitals, or find them written; the same arguments give the same files.
 
@@ -50,6 +53,7 @@ def make_phantom(
         difference: How much the hospitals differ: 0 not at all (only their patients do), 1 as real ones may.
         seed: Of patients and scanners.
         format: `nifti` (pictures: PNG) or `dicom`; voxels and labels are the same.
+        dials: What differs besides, one thing at a time.
 
     Returns:
         The hospitals' folders.
@@ -59,18 +63,19 @@ def make_phantom(
     """
     made = [folder / f"hospital-{i + 1}" for i in range(sites)]
     wanted = {"edition": _EDITION, "sites": sites, "cases": cases, "dimensions": dimensions,
-              "difference": difference, "seed": seed, "format": format}  # fmt: skip
+              "difference": difference, "seed": seed, "format": format, **asdict(dials)}  # fmt: skip
     record = folder / _RECORD
     if record.exists():
         # Folders from before there was a choice do not name it.
-        found = {"format": "nifti"} | json.loads(record.read_text())
+        found = {"format": "nifti", **asdict(STILL)} | json.loads(record.read_text())
         if found == wanted:
             return made
         if found | {"edition": _EDITION} != wanted:
             raise StudyError(f"{folder}: holds phantoms made with other settings; delete it or give another folder")
     for index, site in enumerate(made):
-        by = scanner(index, difference, generator(seed, "scanner", index))
-        patients = _cases(by, cases, dimensions, seed, index)
+        turned = dials.at(index, sites)
+        by = turned.scanner(scanner(index, difference, generator(seed, "scanner", index)))
+        patients = _cases(by, turned, cases, dimensions, seed, index)
         if format == "dicom":
             # Loads pydicom and highdicom, which most simulations do without.
             from simulations.dicom_phantom import write_hospital
@@ -83,13 +88,15 @@ def make_phantom(
     return made
 
 
-def _cases(by: Scanner, cases: int, dimensions: Literal[2, 3], seed: int, index: int) -> Iterator[tuple[str, Scan]]:
+def _cases(
+    by: Scanner, turned: Turned, cases: int, dimensions: Literal[2, 3], seed: int, index: int
+) -> Iterator[tuple[str, Scan]]:
     """Name and scan of each case of hospital number `index`."""
     for number in range(cases):
         rng = generator(seed, "case", index, number)
         kidneys: Any = int(rng.integers(2)) if rng.random() < by.missing else 2
-        patient = random_patient(rng, scale=1 + by.organs, kidneys=kidneys)
-        yield f"h{index + 1}_{number + 1:03d}", scan(patient, by, dimensions, rng)
+        patient = random_patient(rng, scale=1 + by.organs, kidneys=0 if turned.lacks_kidneys(number) else kidneys)
+        yield f"h{index + 1}_{number + 1:03d}", turned.labelled(scan(patient, by, dimensions, rng), number)
 
 
 def _write_site(
