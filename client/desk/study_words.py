@@ -37,6 +37,7 @@ def line(standing: Standing) -> str:
     """One line: name, digest, how it stands and by whom."""
     approval = standing.approval
     text = f"{approval.name}  {approval.study[:12]}  {_state(standing)}"
+    text += "; site.yaml's policy refuses it" if standing.refused else ""
     last = approval.decisions[-1] if approval.decisions else None
     if last is None:
         by = " (by the rule of site.yaml)" if standing.state == "approved" else ""
@@ -81,6 +82,8 @@ def _short(shown: Shown) -> Iterator[str]:
     update = in_bytes(known["update"]["bytes"])
     yield f"Study {study.name} wants to use scans of {shown.site}: it {_state(shown.standing)}"
     yield from (f"  {_said(d)}" for d in approval.decisions)
+    if shown.standing.refused:
+        yield f"  it cannot run here: {shown.standing.refused}"
     if study.description:
         yield f"  it says of itself: {study.description}"
     yield f"  author: {study.author or 'not said'}; it came on {_day(approval.seen)}; digest {approval.study}"

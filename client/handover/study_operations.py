@@ -25,12 +25,14 @@ class Standing(Record):
         state: What follows from it now.
         limits: Within what it may run; none when it may not.
         missing: How many more people must approve it.
+        refused: Why site.yaml's policy lets it not run, whatever people say; empty where it does.
     """
 
     approval: Approval
     state: State
     limits: Limits | None = None
     missing: int = Field(0, ge=0)
+    refused: str = ""
 
 
 class Studies(Record):

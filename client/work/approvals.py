@@ -88,11 +88,17 @@ class Approvals:
         if manifest.kind == "result":
             return  # it asks for nothing, and what it brings may be kept
         rule = self._rule()
+        self.see(study, signed, rule).check(manifest, rule, datetime.now(UTC))
+
+    def see(self, study: Study, signed: Signed, rule: ApprovalRule) -> Approval:
+        """What is known of a study; one that never came before is kept, to be decided on.
+
+        Raises:
+            ApprovalError: Too many wait already.
+            StorageError: The study could not be kept.
+        """
         with self._lock:
-            known = self._known.get(manifest.study)
-            if known is None:
-                known = self._seen(study, signed, rule)
-        known.check(manifest, rule, datetime.now(UTC))
+            return self._known.get(study.digest()) or self._seen(study, signed, rule)
 
     def again(self, manifest: RoundManifest, rule: ApprovalRule) -> None:
         """Whether a task that was accepted under `rule` may still be worked on; raises ApprovalError."""

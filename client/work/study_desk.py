@@ -10,12 +10,14 @@ from client.handover.operators import Operations
 from client.handover.peer import Caller
 from client.handover.study_operations import DECIDE, LIST, SHOW, Decide, Shown, Standing, Studies, Which
 from client.identity import Identity
-from client.site import LabelRange, LabelRule, site_of_home
+from client.site import LabelRange, LabelRule, SiteConfig, site_of_home
 from client.work.approval_record import Approval
 from client.work.approvals import Approvals, decision
-from common.errors import ApprovalError
+from common.errors import ApprovalError, PolicyError
 from common.rpc import Empty
+from common.schema import Schema
 from common.signing import key_id, key_of
+from common.study import AT_SITE, Study
 
 
 class StudyDesk:
@@ -31,6 +33,7 @@ class StudyDesk:
         self._home = home
         self._approvals = approvals
         self._ended = ended
+        self._nbytes: dict[str, int] = {}  # of an update, by the study's digest: to know it, the net is built
 
     def open(self, operations: Operations) -> None:
         """Put what is answered here on the table."""
@@ -39,14 +42,15 @@ class StudyDesk:
         operations.on(DECIDE, self._decide)
 
     def _list(self, _: Empty, who: Caller) -> Studies:
-        rule = self._rule()
-        return Studies(studies=[standing(a, rule) for a in self._approvals.all()], rule=rule.rule)
+        config = site_of_home(self._home)
+        found = [self._standing(a, config) for a in self._approvals.all()]
+        return Studies(studies=found, rule=config.approval.rule)
 
     def _show(self, which: Which, who: Caller) -> Shown:
         approval = self._approvals.find(which.study)
         config, federation = site_of_home(self._home), Identity(self._home).federation()
         return Shown(
-            standing=standing(approval, config.approval), before=self._approvals.approved_before(approval),
+            standing=self._standing(approval, config), before=self._approvals.approved_before(approval),
             site=federation.site, coordinator=f"{federation.host}:{federation.port}",
             key=key_id(key_of(federation.signing_key)),
             labels={label: _in_words(value) for label, value in config.labels.items()},
@@ -62,10 +66,23 @@ class StudyDesk:
         self._approvals.decide(approval, said, author_of(approval))
         if asked.what != "approve":
             self._ended(approval.study)
-        return standing(self._approvals.find(approval.study), self._rule())
+        return self._standing(self._approvals.find(approval.study), site_of_home(self._home))
 
-    def _rule(self) -> ApprovalRule:
-        return site_of_home(self._home).approval
+    def _standing(self, approval: Approval, config: SiteConfig) -> Standing:
+        found = standing(approval, config.approval)
+        if found.state not in ("waiting", "approved"):
+            return found
+        try:
+            study = Study.model_validate(json.loads(approval.signed.body), context=AT_SITE)
+        except ValueError:
+            return found  # of another version of fedscan, as whoever looks at it is told
+        if approval.study not in self._nbytes:
+            self._nbytes[approval.study] = Schema.of(study).nbytes
+        try:
+            config.policy.check_study(study, self._nbytes[approval.study])
+        except PolicyError as error:
+            return found.model_copy(update={"refused": str(error)})
+        return found
 
 
 def standing(approval: Approval, rule: ApprovalRule) -> Standing:

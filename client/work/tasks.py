@@ -125,6 +125,9 @@ class Intake:
             accepted = checker.check(self._accepted.known(), assignment, datetime.now(UTC))
             schema = self._schema_of(accepted.study)
             try:
+                if accepted.manifest.kind != "result":
+                    # First of all, so that the site's people find also what the policy refuses.
+                    self._approvals.see(accepted.study, assignment.study, config.approval)
                 config.policy.check_study(accepted.study, schema.nbytes)
                 self._approvals.check(accepted.study, assignment.study, accepted.manifest)
             except (PolicyError, ApprovalError) as error:

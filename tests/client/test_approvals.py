@@ -37,9 +37,9 @@ ANNA, BO, CLEO = (Caller(uid, name, frozenset()) for uid, name in ((1001, "anna"
 
 
 @contextmanager
-def deciding(hospital: Hospital, approval: str = "{}") -> Iterator[Trainer]:
+def deciding(hospital: Hospital, approval: str = "{}", **site: str) -> Iterator[Trainer]:
     """The trainer with both of its sockets, of a site that asks its people."""
-    hospital.configure(approval=approval)
+    hospital.configure(approval=approval, **site)
     with hospital.trainer() as trainer, serve_operators(hospital.home, None, trainer.operations()):
         yield trainer
 
@@ -85,6 +85,22 @@ def test_a_new_study_waits_and_says_so_signed(hospital: Hospital) -> None:
     # A restart changes nothing.
     with deciding(hospital):
         assert hospital.ask(study, 1).state == "done"
+
+
+def test_a_study_that_the_policy_refuses_is_seen_with_the_reason(hospital: Hospital) -> None:
+    study = hospital.study()
+    with deciding(hospital, policy="{cases: 1, steps: 1000, small: 1}"):
+        assert hospital.ask(study, 0, "join").code == "E_POLICY"
+        (found,) = ask(hospital.home, LIST, Empty()).studies
+        assert (found.state, "1000 are wanted here" in found.refused) == ("waiting", True)
+        assert "site.yaml's policy refuses it, came on" in line(found)
+        assert "it cannot run here: the study asks for 4 steps in a round" in in_short(shown(hospital, "first"))
+        # A yes does not outweigh it; a changed policy does.
+        assert "policy" in decide(hospital, study, "approve").refused
+        assert hospital.ask(study, 0, "join").code == "E_POLICY"
+        hospital.configure(approval="{}")
+        assert decide(hospital, study, "approve").refused == ""
+        assert hospital.ask(study, 0, "join").state == "done"
 
 
 def test_another_study_of_the_same_name_waits_anew_and_is_compared(hospital: Hospital) -> None:

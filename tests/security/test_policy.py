@@ -76,7 +76,7 @@ def test_the_policy_that_nobody_wrote_protects(hospital: Hospital, monkeypatch: 
     untrained(hospital, monkeypatch)
     with hospital.trainer():
         assert hospital.ask(hospital.study()).code == "E_POLICY"
-    assert told(hospital) == [("refused", "E_POLICY", "steps")]
+    assert told(hospital) == [("approved", None, None), ("refused", "E_POLICY", "steps")]
 
 
 def test_a_change_of_the_policy_is_in_the_log_and_so_in_the_head(hospital: Hospital) -> None:
