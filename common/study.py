@@ -256,6 +256,22 @@ class Rounds(Section):
     buffers: Literal["aggregate", "local"] = "aggregate"
 
 
+class Start(Section):
+    """Weights with which a run begins, instead of random ones.
+
+    Attributes:
+        file: Where the coordinator (or a simulation) finds them, from the study file's folder on: `weights.safetensors`
+            of a model that a run wrote, or that model's folder. Outside the digest: the hash says which file it is.
+        sha256: Of that file; `fedscan study start FILE` says it.
+        parts: `all` of the net; or its `body`, all but the layers that make the classes, which begin at random: for
+            other labels.
+    """
+
+    file: str | None = Field(None, min_length=1, max_length=1000, exclude=True)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="64 hex digits, lower case")
+    parts: Literal["all", "body"] = "all"
+
+
 class Sliding(Section):
     """The whole image through overlapping windows of the patch's size, averaged with Gaussian weights."""
 
@@ -347,6 +363,7 @@ class Study(Section):
     description: str = Field("", max_length=2000)
     author: str = Field("", max_length=200)
     seed: int = Field(1, ge=0, lt=2**31)
+    start: Start | None = None
     data: Data
     plan: Plan
     net: Annotated[Choice, _from(NETS)] = Field(Choice(name="dynunet"), validate_default=True)

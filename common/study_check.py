@@ -1,10 +1,12 @@
 """What can be said of a study beyond its form: whether net, patch and loss fit, and what looks unintended."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from common.documents import Document, Location, location_of
-from common.errors import StudyError
+from common.errors import ModelError, StudyError
 from common.study import SIMULATION_KEYS, Choice, Study, study_of
+from common.traits import keeps_layers
 
 # nnU-Net stops halving an axis that is this much coarser than the others (Isensee et al. 2021).
 ANISOTROPIC = 2.0
@@ -22,7 +24,10 @@ def check_study(path: Path) -> tuple[Study, list[str]]:
     document = Document.read(path)
     study = study_of(document)
     fits(document, study)
-    places = [*_remarks(study), *((key, _OUTSIDE) for key in SIMULATION_KEYS if key in document.data)]
+    places = [
+        *_remarks(study), *_start_remarks(document, study),
+        *((key, _OUTSIDE) for key in SIMULATION_KEYS if key in document.data),
+    ]  # fmt: skip
     return study, [str(document.error(location_of(key), text)) for key, text in places]
 
 
@@ -37,6 +42,8 @@ def fits(document: Document, study: Study) -> None:
     from common.names import STRATEGIES
     from common.nets import build_net, check_patch
     from common.nets.describe import activation_memory
+    from common.schema import Schema
+    from common.start import start_file, start_tensors
 
     def within(location: Location, error: Exception) -> StudyError:
         return document.error(location, str(error))
@@ -59,6 +66,29 @@ def fits(document: Document, study: Study) -> None:
         STRATEGIES.get(study.strategy.name)(**study.strategy.options)
     except (ValueError, StudyError) as error:
         raise within(("strategy",), error) from None
+    file = start_file(study, document.path.parent)
+    if file is not None and file.exists():
+        try:
+            start_tensors(study, Schema.of(study), file)
+        except ModelError as error:
+            raise within(("start",), error) from None
+
+
+def _start_remarks(document: Document, study: Study) -> Iterator[tuple[str, str]]:
+    from common.start import card_of_file, differences, start_file
+
+    if study.start is None:
+        return
+    file = start_file(study, document.path.parent)
+    if file is None or not file.exists():
+        yield (
+            "start",
+            f"{file or 'start.file'} is not here, so nothing was held against it; only the coordinator needs it",
+        )
+        return
+    card = card_of_file(file)
+    if card is not None:
+        yield from differences(study, card)
 
 
 def _remarks(study: Study) -> list[tuple[str, str]]:
@@ -88,6 +118,16 @@ def _remarks(study: Study) -> list[tuple[str, str]]:
             _acts_on_unlabelled(study.loss) and study.data.ignore is None,
             "loss",
             "entropy acts on voxels without a label, but data.ignore names no value for them: it is always 0",
+        ),
+        (
+            study.start is not None and keeps_layers(study),
+            "start",
+            "the layers that the strategy (or rounds.buffers: local) leaves at the sites begin as without it",
+        ),
+        (
+            study.start is not None and kept.own is not None and kept.own.local,
+            "evaluation.own.local",
+            "only the coordinator has the file of start: a model that a site trains alone begins at random",
         ),
         (
             kept.validation == 0,

@@ -94,6 +94,21 @@ def explain(study: StudyFile, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def start(
+    weights: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="A model's folder, or its weights.safetensors.", show_default=False),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Say how a study names a model as its beginning: lines for the study file."""
+    from common.start import start_facts, start_lines
+
+    known = start_facts(weights)
+    typer.echo(json.dumps(known, ensure_ascii=False, indent=1) if as_json else start_lines(known))
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of study files, for editors."""
     from common.study_schema import schema_text

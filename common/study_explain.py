@@ -55,6 +55,7 @@ def facts(study: Study) -> dict[str, Any]:
         "name": study.name,
         "digest": study.digest(),
         "net": {"name": study.net.name, "parameters": size.parameters, "buffers": size.buffers},
+        "start": None if study.start is None else study.start.model_dump(mode="json"),
         "update": {"arrays": schema.sizes, "bytes": schema.nbytes},
         "inference": study.evaluation.scheme.model_dump() | {"mirror": study.evaluation.mirror},
         "postprocess": [step.model_dump() for step in study.postprocess],
@@ -94,6 +95,10 @@ def _runs(study: Study, known: dict[str, Any]) -> Iterator[str]:
         yield f"    voxels of value {study.data.ignore} in the masks have no label: no loss and no Dice counts them"
     yield from _choice("net", NETS, study.net)
     yield f"    {known['net']['parameters']:,} parameters"
+    if study.start is not None:
+        part = "all of them" if study.start.parts == "all" else "all but the layers that make the classes"
+        yield f"    begins with given weights, not random ones ({part}); SHA-256 of their file:"
+        yield f"    {study.start.sha256}"
     yield from _choice("loss", LOSSES, study.loss)
     yield from _choice("strategy", STRATEGIES, study.strategy)
     yield f"  optimiser  {training.optimizer}, rate {training.rate:g}, schedule {training.schedule}"

@@ -17,6 +17,7 @@ from common.study import (
     Plan,
     Rounds,
     Sliding,
+    Start,
     Study,
     Training,
     Window,
@@ -24,7 +25,7 @@ from common.study import (
 )
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
-_PARTS = (Data, Evaluation, FixedPoint, Percentile, Plan, Rounds, Sliding, Training, Window, ZScore)
+_PARTS = (Data, Evaluation, FixedPoint, Percentile, Plan, Rounds, Sliding, Start, Training, Window, ZScore)
 
 
 def study_schema() -> dict[str, Any]:

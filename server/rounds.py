@@ -9,15 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from flwr.app import Message
 from flwr.serverapp import Grid
 
 from common import wire
 from common.errors import RoundError, WireError
 from common.names import STRATEGIES
-from common.nets import build_net
-from common.seeds import derive
+from common.start import first_weights
 from common.study import Part, Study
 from common.wire import Flat, Schema
 from server.channel import Ask, Channel, Plain, Received
@@ -49,6 +47,7 @@ class Run:
         stop: Set from another thread to leave the run; it can be gone on with.
         consent: Which sites may take part; all if none.
         again: Asks sites, in a round, whether they take part now; those who do.
+        start: The file of the study's `start`; a run that has a checkpoint does not need it any more.
     """
 
     def __init__(
@@ -65,6 +64,7 @@ class Run:
         stop: threading.Event | None = None,
         consent: Consent | None = None,
         again: Callable[[Sequence[str], int], Sequence[Member]] = lambda sites, during: (),
+        start: Path | None = None,
     ) -> None:
         self.study = study
         self.folder = folder
@@ -84,12 +84,14 @@ class Run:
         self._memory: dict[str, Flat] = {}
         self._consent = consent or Consent(folder / "consent.json", self._events)
         self._again = again
+        self._start = start
 
     def start(self) -> State:
         """Run all rounds and the final test, or what is left of them.
 
         Raises:
             RoundError: The quorum was missed.
+            ModelError: The study's `start` is not the file, or does not fit.
             Stopped: `stop` was set.
         """
         state, flat = self._begin()
@@ -132,8 +134,7 @@ class Run:
             return state, self._checkpoints.weights(state.round)
         self._memory = {}
         state = State(self.study.digest())
-        torch.manual_seed(derive(self.study.seed, "weights"))
-        flat = self._schema.pack(build_net(self.study).state_dict())
+        flat = first_weights(self.study, self._schema, self._start)
         self._events.append(
             "started",
             digest=state.digest,

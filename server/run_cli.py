@@ -28,13 +28,18 @@ def start(
         str | None, typer.Option(help="Sites that take part, separated by commas; else all.", show_default=False)
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Show how it goes on, until it has ended.")] = False,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="The file of the study's start; else the one that start.file of the study file names.",
+                     show_default=False),
+    ] = None,
     home: Home = DEFAULT_HOME,
 ) -> None:  # fmt: skip
     """Put a run into the server's queue."""
     from server.service.run_desk import start as run
 
     names = tuple(name for name in (n.strip() for n in (sites or "").split(",")) if name)
-    raise typer.Exit(run(study, names or None, watch, home))
+    raise typer.Exit(run(study, names or None, watch, home, weights))
 
 
 @app.command("list")

@@ -17,7 +17,8 @@ from common.wording import shown
 
 CHOICES: Mapping[str, Registry] = {"net": NETS, "loss": LOSSES, "strategy": STRATEGIES}
 # With another split or other labels the validation cases would not be the same; seeds have an option of their own.
-FIXED = ("name", "seed", "data", "evaluation.validation", "evaluation.test", "evaluation.seed", *SIMULATION_KEYS)
+FIXED = ("name", "seed", "data", "evaluation.validation", "evaluation.test", "evaluation.seed",
+         "start.file", "start.sha256", *SIMULATION_KEYS)  # fmt: skip
 MOST = 1000
 
 

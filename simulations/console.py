@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from common.documents import Document
 from common.errors import StudyError
+from common.start import start_file
 from common.study import study_of
 from common.study_check import fits
 from server.events import Event
@@ -91,6 +92,7 @@ def run(
         seeds,
         engine,
         leaves_one_out(document, parsed, sites),
+        start_file(parsed, document.path.parent),
     )
     bars = Bars(console)
     try:
@@ -123,7 +125,9 @@ def run_sweep(
     with bars.progress:
         bars.phase("trials", len(wanted))
         count = jobs or max(1, (os.cpu_count() or 1) // 2)
-        report = sweep(folder, wanted, field, every, count, lambda trial: bars.step())
+        report = sweep(
+            folder, wanted, field, every, count, lambda trial: bars.step(), start_file(parsed, document.path.parent)
+        )
     rows = table(json.loads((folder / SWEEP).read_text("utf-8")))
     for row in rows[:SHOWN]:
         chosen = "  (chosen)" if row["chosen"] else ""

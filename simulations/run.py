@@ -16,7 +16,9 @@ from client.data.overlap import duplicates_between
 from client.data.volume import Finding, SiteData
 from common.disk import write_whole
 from common.errors import DataError, RoundError
+from common.start import first_weights
 from common.study import Study
+from common.wire import Schema
 from server.events import Event
 from server.joining import Member, join
 from server.report.html import write_report
@@ -51,6 +53,7 @@ def simulate(simulation: Simulation, watcher: Watcher) -> Path:
     Raises:
         DataError: A site has no usable case.
         StudyError: The sites do not fit the study, are not those that the simulation began with, or it is running.
+        ModelError: The study's `start` is not the file that it names, or does not fit its net.
         RoundError: A round missed its quorum.
     """
     simulation.out.mkdir(parents=True, exist_ok=True)
@@ -60,6 +63,7 @@ def simulate(simulation: Simulation, watcher: Watcher) -> Path:
 
 def _simulate(simulation: Simulation, watcher: Watcher) -> Path:
     clock, before = time.monotonic(), spent(simulation.out)
+    _check_start(simulation)
     for study, folder in simulation.seeded():
         folder.mkdir(exist_ok=True)
         _prepare(simulation, study, folder, watcher)
@@ -74,6 +78,14 @@ def _simulate(simulation: Simulation, watcher: Watcher) -> Path:
         text = json.dumps(results, indent=1, allow_nan=False)
         write_whole(simulation.out / RESULTS, lambda part: part.write_text(text, encoding="utf-8"))
     return write_report(simulation.out)
+
+
+def _check_start(simulation: Simulation) -> None:
+    """Hold the study's `start` against the net of every run that has yet to begin, before any work is done."""
+    for study, folder in simulation.seeded() if simulation.study.start is not None else ():
+        for arm in simulation.arms(study, simulation.field(folder).training):
+            if not (folder / "runs" / arm.run / "checkpoints" / "state.json").exists():
+                first_weights(arm.study, Schema.of(arm.study), simulation.start)
 
 
 def _prepare(simulation: Simulation, study: Study, folder: Path, watcher: Watcher) -> None:
@@ -133,7 +145,8 @@ def _run_arms(simulation: Simulation, study: Study, folder: Path, plan: Sequence
             # Pooled models are chosen by what federated ones are chosen by: the mean over the real sites.
             validate = real if arm.train == (POOLED,) else train
             tested = test if arm.without is None else [members[arm.without]]
-            run = Run(grid, arm.study, folder / "runs" / arm.run, train, tested, validate, partial(tell, arm, train))
+            run = Run(grid, arm.study, folder / "runs" / arm.run, train, tested, validate, partial(tell, arm, train),
+                      start=simulation.start)  # fmt: skip
             try:
                 run.start()
             except RoundError:

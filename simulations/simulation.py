@@ -24,6 +24,7 @@ class Simulation:
         out: Folder of the simulation.
         cache: Folder of prepared cases.
         leave_one_out: Whether the study's own strategy is also trained without each of the sites.
+        start: The file of the study's `start`; every arm begins with it.
     """
 
     study: Study
@@ -34,6 +35,7 @@ class Simulation:
     seeds: int = 1
     engine: Engine = "inline"
     leave_one_out: bool = False
+    start: Path | None = None
 
     def arms(self, study: Study, training: Sequence[str]) -> list[Arm]:
         """All runs of one seed over the sites that train."""

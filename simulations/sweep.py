@@ -38,8 +38,9 @@ Row = dict[str, Any]
 
 
 def sweep(
-    out: Path, trials: Sequence[Trial], field: Field, seeds: Sequence[int], jobs: int, done: Callable[[Trial], None]
-) -> Path:
+    out: Path, trials: Sequence[Trial], field: Field, seeds: Sequence[int], jobs: int, done: Callable[[Trial], None],
+    start: Path | None = None,
+) -> Path:  # fmt: skip
     """Run, or go on with, all trials, choose by validation, test the chosen one; returns the report's path.
 
     Args:
@@ -49,6 +50,7 @@ def sweep(
         seeds: Each trial is trained once with each of them.
         jobs: Trials at the same time, each in a process.
         done: Told of each trial that ended, well or not.
+        start: The file of the studies' `start`.
 
     Raises:
         StudyError: Another process works in `out`.
@@ -60,7 +62,7 @@ def sweep(
         (out / SEEDS).write_text(json.dumps(list(seeds)), "utf-8")
         for trial in trials:
             (out / trial.key).mkdir(exist_ok=True)
-            (out / trial.key / STUDY).write_text(trial.study.model_dump_json(), "utf-8")
+            (out / trial.key / STUDY).write_text(_with_start(trial.study, start), "utf-8")
         for trial in (ended := [t for t in trials if _ended(out, t, seeds)]):
             done(trial)
         _all(out, [t for t in trials if t not in ended], "run", jobs, done)
@@ -76,6 +78,14 @@ def sweep(
         text = json.dumps(results, indent=1, allow_nan=False)
         write_whole(out / RESULTS, lambda part: part.write_text(text, encoding="utf-8"))
         return write_sweep(out)
+
+
+def _with_start(study: Study, start: Path | None) -> str:
+    """The study as JSON; unlike its canonical form with the place of the file with which it begins."""
+    data = study.model_dump(mode="json")
+    if start is not None and data["start"] is not None:
+        data["start"]["file"] = str(start.resolve())
+    return json.dumps(data)
 
 
 def _all(out: Path, trials: Sequence[Trial], what: str, jobs: int, done: Callable[[Trial], None]) -> None:

@@ -19,6 +19,7 @@ from client.evaluation import evaluate
 from client.work.results import write_results
 from common.disk import write_whole
 from common.errors import FedscanError
+from common.start import start_file
 from common.study import AT_SITE, Study
 from server.joining import join
 from server.rounds import Run
@@ -52,7 +53,8 @@ def run(folder: Path) -> None:
         same_cases(home / "cases.json", {s.config.name: s.data(study) for s in sites})
         grid = InlineGrid(make_app(partial(_site, sites)), len(sites))
         members = join(grid, study)
-        Run(grid, study, path, [members[name] for name in field.training], []).start()
+        roster = [members[name] for name in field.training]
+        Run(grid, study, path, roster, [], start=start_file(study, folder)).start()
 
 
 def _site(sites: Sequence[OpenSite], context: Context) -> OpenSite:

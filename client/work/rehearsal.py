@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
-import torch
 from flwr.app import ArrayRecord, Context, RecordDict
 
 from client.app import OpenSite, Workplace, make_app
@@ -20,8 +19,7 @@ from client.site import SiteConfig, site_of_home
 from client.work.ledger import Line, line_of
 from common import wire
 from common.errors import IdentityError
-from common.nets import build_net
-from common.seeds import derive
+from common.start import random_weights
 from common.study import Study
 from common.wire import ARRAYS, METRICS, Schema, Task
 
@@ -32,6 +30,7 @@ _NODE = 1
 def rehearse(home: Path, study: Study) -> Iterator[Line]:
     """Count cases, train the first round from the weights that the study begins with, and judge what comes of it.
 
+    A study's `start` is not here: in its place are the random weights, of the same names and size.
     The same gate decides as in a real round. Prepared scans stay in the cache; all else is made in a folder that goes.
 
     Yields:
@@ -59,8 +58,7 @@ def _round(config: SiteConfig, cache: Path, folder: Path, study: Study, schema: 
     )  # fmt: skip
     app = make_app(lambda context: opened)
     wire.become(run_id=1, node_id=_NODE)
-    torch.manual_seed(derive(study.seed, "weights"))
-    weights = wire.record(schema.pack(build_net(study).state_dict()))
+    weights = wire.record(random_weights(study, schema))
     for task in (
         Task(run=RUN, round=0, kind="join"),
         Task(run=RUN, round=1, kind="train"),

@@ -37,6 +37,7 @@ from server.service.control import (
 )
 from server.service.coordinator import ServerLink
 from server.service.queue import ENDED, Queue, RunRecord, progress
+from server.service.starts import TO_START, kept_start
 from server.service.worker import Worker
 
 LOOK = 0.2  # seconds between two looks at the events of a run that is watched
@@ -114,9 +115,11 @@ class ControlService:
 
     def start(self, request: StartRun) -> RunRecord:
         """Put a signed study into the queue, when it is one that this coordinator can run now."""
-        study, rounds = self._verified(request.signed)
+        study = self._verified(request.signed)
         self._check_sites(request.sites)
-        return self._parts.queue.add(request.signed, study, rounds, request.sites)
+        if study.start is not None and kept_start(self._parts.coordinator.home, study) is None:
+            raise StudyError(f"the weights with which study {study.name} begins are not here; {TO_START}")
+        return self._parts.queue.add(request.signed, study.name, study.rounds.number, request.sites)
 
     def runs(self) -> Runs:
         """All runs."""
@@ -160,8 +163,8 @@ class ControlService:
         coordinator = self._parts.coordinator
         return verified_study(self._parts.queue.signed(run).study, coordinator.signing_key, coordinator.id)
 
-    def _verified(self, signed: SignedStudy) -> tuple[str, int]:
-        """Name and rounds of the study; raises StudyError when it cannot run here, or not now."""
+    def _verified(self, signed: SignedStudy) -> Study:
+        """The study; raises StudyError when it cannot run here, or not now."""
         c = self._parts.coordinator
         try:
             study = verified_study(signed.study, c.signing_key, c.id)
@@ -176,7 +179,7 @@ class ControlService:
             raise StudyError(
                 f"the order of run {order.run} ended {order.valid_until:%Y-%m-%d %H:%M} UTC; sign it again"
             )
-        return study.name, study.rounds.number
+        return study
 
     def _check_sites(self, sites: tuple[str, ...] | None) -> None:
         there = {s.name for s in self._parts.enrolled.sites() if not s.revoked}

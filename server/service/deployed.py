@@ -23,6 +23,7 @@ from server.rounds import Run
 from server.sealed import Sealed
 from server.service.coordinator import ServerLink
 from server.service.gathering import Gathering
+from server.service.starts import kept_start
 
 
 def run_study(
@@ -50,6 +51,7 @@ def run_study(
     Raises:
         SignatureError: The study is not signed by this coordinator.
         StudyError: No site can take part, or this version cannot run the study.
+        ModelError: The file of the study's `start` was changed.
         RoundError: Too few sites joined, or a round missed its quorum.
         Stopped: `stop` was set.
     """
@@ -72,7 +74,7 @@ def run_study(
     members = gathering.members(sites, study.rounds.quorum)
     run = Run(
         link.grid, study, folder, [m for m in members if m.train], members, None, listener, channel,
-        Deadlines(study.rounds.deadline), stop, consent, gathering.again,
+        Deadlines(study.rounds.deadline), stop, consent, gathering.again, kept_start(coordinator.home, study),
     )  # fmt: skip
     return run.start()
 

@@ -16,13 +16,17 @@ from common.signing import MAX_SIGNED_BYTES
 from common.study import study_of
 from server.service.control import ControlClient, NoServerError
 from server.service.queue import GOES_ON, RunRecord
+from server.service.starts import bring_start
 from server.service.terminal import print_runs
 from server.service.watch import show
 
 
-def start(path: Path, sites: tuple[str, ...] | None, watch_it: bool, home: Path) -> int:
+def start(
+    path: Path, sites: tuple[str, ...] | None, watch_it: bool, home: Path, weights: Path | None = None
+) -> int:  # fmt: skip
     """Put a signed study into the queue; see `fedscan run start`. Returns the exit code."""
     signed = signed_study(path)
+    bring_start(home, signed, path, weights)
     with ControlClient(home) as client:
         record = client.start(signed, sites)
         ahead = [s.record.name for s in client.runs().runs
