@@ -12,6 +12,8 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 STRICT_MARKERS = ("data", "ray")
+# Their files take longest; begun first, none of them is left to run alone at the end while other processes idle.
+LONGEST = ("e2e", "simulations", "security")
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +26,12 @@ def fedscan_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"FEDSCAN_DATA names a folder that does not exist: {folder}")
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The folders of long files first (xdist keeps that order with --no-loadscope-reorder)."""
+    here = Path(__file__).parent
+    items.sort(key=lambda item: item.path.relative_to(here).parts[0] not in LONGEST)
 
 
 @pytest.hookimpl(wrapper=True)
