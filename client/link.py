@@ -20,13 +20,14 @@ from pydantic import Field
 from client.handover.control import Progress, TrainerClient
 from client.handover.mailbox import TASK, Mailbox, Ref
 from client.identity import Identity
-from client.network.connection import Proxy
+from client.network.dial import Proxy
 from client.network.download import Pull, fetch, read_layout
-from client.network.fleet import HEARTBEAT, Fleet, Offer, error_thing, reply_thing
+from client.network.fleet import HEARTBEAT, Fleet
 from client.network.hop import Hop
 from client.network.objects import Thing, name_of
 from client.network.problems import Backoff, LinkError, Problem
 from client.network.standing import Standing
+from client.network.things import Offer, error_thing, reply_thing
 from client.network.upload import Reply
 from client.site import Network, site_of_home
 from common.disk import not_written

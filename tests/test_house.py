@@ -20,7 +20,13 @@ ROOMS = {
     "matplotlib": ("server/report/", "simulations/"),
 }
 FLOWER_PUBLIC = {"flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.simulation"}
-FLOWER_PRIVATE_ROOMS = ("server/link.py", "server/port/fleet_api.py", "client/network/fleet.py", "common/wire.py")
+FLOWER_PRIVATE_ROOMS = (
+    "server/link.py",
+    "server/port/fleet_api.py",
+    "client/network/fleet.py",
+    "client/network/things.py",
+    "common/wire.py",
+)
 PICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 RUNS_CODE = {"eval", "exec", "compile", "__import__"}
 UNSAFE = {"yaml.load", "yaml.unsafe_load", "yaml.full_load", "yaml.load_all", "torch.load", "numpy.load"}

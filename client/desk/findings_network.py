@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from client.desk.findings import Check, ok, problem, skipped
 from client.identity import LinkCredentials
-from client.network.connection import Proxy, connect
+from client.network.dial import Proxy, connect
 from client.network.problems import LinkError, of_error, of_status, printable
 from client.site import Network
 

@@ -4,27 +4,21 @@ An answer is trusted in nothing: its size is bounded before a byte is kept, an e
 bytes drip, a redirect is an error, and nothing is ever inflated.
 """
 
-import base64
 import ctypes
 import email.utils
 import http.client
 import io
 import json
-import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol, cast
-from urllib.parse import unquote, urlsplit
-
-from urllib3.util.ssltransport import SSLTransport
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from client.network.problems import LinkError, Problem, of_error, of_status
 
-_CONNECT = 20.0  # seconds in which a connection, and then TLS, must stand
+CONNECT = 20.0  # seconds in which a connection, and then TLS, must stand
 _SILENCE = 30.0  # seconds without a byte after which a connection is given up
 _HEADERS = 64 * 1024  # bytes of an answer's headers
 _DETAIL = 4 * 1024  # bytes of an error that are read
@@ -60,100 +54,7 @@ class Traffic:
     sent: int = 0
 
 
-@dataclass(frozen=True)
-class Proxy:
-    """An HTTP proxy on the way.
-
-    Attributes:
-        url: `http://` or `https://`, with user and password where it wants them.
-        ca: Authorities for the proxy's own certificate only (PEM); those of the system if none.
-    """
-
-    url: str = field(repr=False)
-    ca: Path | None = None
-
-    @property
-    def shown(self) -> str:
-        """Where it is, without user and password."""
-        parts = urlsplit(self.url)
-        return f"the proxy {parts.hostname}:{parts.port}"
-
-
-def connect(host: str, port: int, context: ssl.SSLContext, proxy: Proxy | None) -> Socket:
-    """A connection to `host` on which TLS stands; raises LinkError."""
-    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    if proxy is None:
-        return cast(Socket, _guarded(where, lambda: _tls(_tcp(host, port), context, host)))
-    raw = _guarded(proxy.shown, lambda: _to_proxy(proxy))
-    try:
-        _tunnel(raw, proxy, where)
-        return cast(Socket, _guarded(where, lambda: _tls(raw, context, host)))
-    except BaseException:
-        raw.close()
-        raise
-
-
-def _guarded(where: str, call: Callable[[], Any]) -> Any:
-    try:
-        return call()
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise of_error(error, where) from None
-
-
-def _tcp(host: str, port: int) -> socket.socket:
-    raw = socket.create_connection((host, port), _CONNECT)
-    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    return raw
-
-
-def _tls(raw: socket.socket, context: ssl.SSLContext, host: str) -> Any:
-    try:
-        raw.settimeout(_CONNECT)
-        if isinstance(raw, ssl.SSLSocket):
-            return SSLTransport(raw, context, server_hostname=host)
-        return context.wrap_socket(raw, server_hostname=host)
-    except BaseException:
-        raw.close()
-        raise
-
-
-def _to_proxy(proxy: Proxy) -> socket.socket:
-    parts = urlsplit(proxy.url)
-    host, port = parts.hostname or "", parts.port or 0
-    raw = _tcp(host, port)
-    if parts.scheme == "http":
-        return raw
-    context = ssl.create_default_context(cafile=str(proxy.ca) if proxy.ca else None)
-    return cast(socket.socket, _tls(raw, context, host))
-
-
-def _tunnel(raw: socket.socket, proxy: Proxy, where: str) -> None:
-    """Ask the proxy for a way to the coordinator."""
-    parts = urlsplit(proxy.url)
-    lines = [f"CONNECT {where} HTTP/1.1", f"Host: {where}"]
-    if parts.username is not None:
-        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        lines.append(f"Proxy-Authorization: Basic {base64.b64encode(user.encode()).decode()}")
-    exchange = _Exchange(cast(Socket, raw), Traffic())
-    exchange.begin(_CONNECT, 0)
-    with http.client.HTTPResponse(cast(socket.socket, exchange), method="CONNECT") as answer:
-
-        def ask() -> None:
-            exchange.sendall("\r\n".join([*lines, "", ""]).encode("latin-1", "replace"))
-            answer.begin()
-
-        _guarded(proxy.shown, ask)
-        if answer.status == 407:
-            remedy = "Write them into site.yaml, network.proxy: http://user:password@host:port"
-            raise LinkError(Problem("proxy-login", f"{proxy.shown} wants a user and a password, or other ones", remedy))
-        if not 200 <= answer.status < 300:
-            what = f"{proxy.shown} opens no way to {where} (HTTP {answer.status})"
-            remedy = "Ask the proxy's people to allow CONNECT to that address and port"
-            raise LinkError(Problem("proxy-refused", what, remedy))
-
-
-class _Exchange:
+class Exchange:
     """A socket in the shape that http.client uses, with a deadline, a bound on what comes, and a count."""
 
     def __init__(self, raw: Socket, traffic: Traffic) -> None:
@@ -166,11 +67,13 @@ class _Exchange:
         self.heard = False
 
     def begin(self, seconds: float, room: int) -> None:
+        """A request begins: its deadline, and how many bytes may come beside headers."""
         self._end = time.monotonic() + seconds
         self._room = room + _HEADERS
         self.heard = False
 
     def sendall(self, data: Any) -> None:
+        """As a socket does, within the deadline."""
         view = memoryview(data).cast("B")
         while view:
             self._arm()
@@ -179,6 +82,7 @@ class _Exchange:
             view = view[sent:]
 
     def receive(self, buffer: memoryview) -> int:
+        """Bytes that came into `buffer`, 0 at the end; raises LinkError when more come than may."""
         if self._room <= 0:
             raise LinkError(Problem("size", "an answer is longer than any answer may be", "Tell the coordinator"))
         self._arm()
@@ -195,6 +99,7 @@ class _Exchange:
         self._raw.settimeout(min(left, _SILENCE))
 
     def makefile(self, mode: str) -> io.BufferedReader:
+        """What http.client reads from."""
         self._readers += 1
         return io.BufferedReader(_Incoming(self), 16 * 1024)
 
@@ -205,11 +110,13 @@ class _Exchange:
             self._raw.close()
 
     def left(self) -> None:
+        """A reader is done."""
         self._readers -= 1
         if self._closing:
             self.close()
 
     def abort(self) -> None:
+        """Close the socket, whoever still reads."""
         self._raw.close()
 
     def cut(self) -> None:
@@ -221,7 +128,7 @@ class _Exchange:
 
 
 class _Incoming(io.RawIOBase):
-    def __init__(self, exchange: _Exchange) -> None:
+    def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
 
     def readable(self) -> bool:
@@ -248,7 +155,7 @@ class Connection:
 
     def __init__(self, raw: Socket, host: str, port: int, traffic: Traffic) -> None:
         self._where = f"{host}:{port}"
-        self._exchange = _Exchange(raw, traffic)
+        self._exchange = Exchange(raw, traffic)
         self._http = http.client.HTTPConnection(host, port)
         self._http.sock = self._exchange
         self._http.auto_open = 0

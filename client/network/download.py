@@ -14,7 +14,6 @@ from hashlib import sha256
 from pathlib import Path
 
 from client.handover.mailbox import FILE_MODE, TASK, Mailbox, Ref, file_head
-from client.network.fleet import read_config
 from client.network.objects import (
     DTYPES,
     MAX_ARRAYS,
@@ -26,6 +25,7 @@ from client.network.objects import (
     read_thing,
     references,
 )
+from client.network.things import read_config
 from common.disk import not_written
 from common.errors import StorageError, WireError
 

@@ -9,11 +9,9 @@ import common.quiet  # noqa: F401
 import base64
 import re
 import secrets
-import ssl
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -22,9 +20,6 @@ from typing import Any
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from flwr.app import ConfigRecord, MetricRecord
-from flwr.proto.error_pb2 import Error
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
     ActivateNodeResponse,
@@ -52,10 +47,13 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as Proto
 
 from client.identity import Identity
-from client.network.connection import Connection, Proxy, Traffic, UnheardError, connect
-from client.network.objects import CHUNK, MAX_SMALL, Thing, name_of
+from client.network.connection import Connection, Traffic, UnheardError
+from client.network.credentials import Credentials, load
+from client.network.dial import Proxy, connect
+from client.network.objects import CHUNK, MAX_SMALL
 from client.network.problems import LinkError, Problem
-from common.errors import ERROR_CODES, FedscanError, IdentityError, WireError
+from client.network.things import Offer, reply_metadata
+from common.errors import FedscanError
 
 HEARTBEAT = 10.0  # seconds, Flower's shortest: after two of them without one a node counts as away
 MEDIA = "application/protobuf"
@@ -70,21 +68,6 @@ _CONTENT, _OBJECT = b"\x1a", b"\x22"  # tags of the field object_content: 3 of t
 
 
 @dataclass(frozen=True)
-class Offer:
-    """A task that waits at the coordinator.
-
-    Attributes:
-        message_id: Flower's name for this message, which dies with the coordinator's process.
-        content: Name of its content: the same whenever the same task is sent.
-        metadata: What a reply has to repeat.
-    """
-
-    message_id: str
-    content: str
-    metadata: Metadata
-
-
-@dataclass(frozen=True)
 class Session:
     """An upload that was announced.
 
@@ -95,16 +78,6 @@ class Session:
 
     name: str
     missing: frozenset[str]
-
-
-@dataclass(frozen=True)
-class _Credentials:
-    stamp: tuple[int, int]
-    host: str
-    port: int
-    key: ec.EllipticCurvePrivateKey
-    public: bytes
-    context: ssl.SSLContext
 
 
 class Fleet:
@@ -125,7 +98,7 @@ class Fleet:
         self._over = False
         self._sending: Connection | None = None  # on which a reply's object leaves
         self._shut = False
-        self._credentials: _Credentials | None = None
+        self._credentials: Credentials | None = None
         self._signed: tuple[object, float, dict[str, str]] = (None, 0.0, {})
         self.instance = secrets.token_hex(16)
         self.traffic = Traffic()
@@ -209,7 +182,7 @@ class Fleet:
         """
         asked = PushMessagesRequest(
             node=Node(node_id=node),
-            messages_list=[Message(metadata=_reply_metadata(offer, node))],
+            messages_list=[Message(metadata=reply_metadata(offer, node))],
             message_object_trees=[ObjectTree(object_id=root, children=[ObjectTree(object_id=i) for i in tree])],
             clientapp_runtime_list=[0.0],  # the real figure would tell how much data the site has
         )
@@ -293,14 +266,14 @@ class Fleet:
         connection.close()
         raise LinkError(Problem("paused", "the site is paused", "It goes on with: fedscan site unpause"))
 
-    def _headers(self, credentials: _Credentials) -> dict[str, str]:
+    def _headers(self, credentials: Credentials) -> dict[str, str]:
         key, until, headers = self._signed
         if key is not credentials.key or time.monotonic() > until:
             headers = self._sign(credentials)
             self._signed = (credentials.key, time.monotonic() + _SIGNED, headers)
         return headers
 
-    def _sign(self, credentials: _Credentials) -> dict[str, str]:
+    def _sign(self, credentials: Credentials) -> dict[str, str]:
         now = datetime.now(UTC).isoformat()
         signature = credentials.key.sign(now.encode(), ec.ECDSA(hashes.SHA256()))
         return {
@@ -309,7 +282,7 @@ class Fleet:
             "flwr-signature": base64.b64encode(signature).decode(),
         }  # fmt: skip
 
-    def _take(self, credentials: _Credentials) -> Connection:
+    def _take(self, credentials: Credentials) -> Connection:
         """The connection that was used last, or a new one."""
         with self._lock:
             while self._idle:
@@ -320,7 +293,7 @@ class Fleet:
         raw = connect(credentials.host, credentials.port, credentials.context, self._proxy)
         return Connection(raw, credentials.host, credentials.port, self.traffic)
 
-    def _now(self) -> _Credentials:
+    def _now(self) -> Credentials:
         """Keys and certificates as they are on disk now; connections with older ones are closed."""
         path = self._identity.home / "federation.json"
         try:
@@ -332,28 +305,13 @@ class Fleet:
         if known is not None and known.stamp == stamp:
             return known
         try:
-            fresh = _load(self._identity, stamp)
+            fresh = load(self._identity, stamp)
         except FedscanError as error:
             raise LinkError(Problem("identity", str(error), "Put right what is said here")) from None
         with self._lock:
             self._credentials = fresh
         self._drop()
         return fresh
-
-
-def _load(identity: Identity, stamp: tuple[int, int]) -> _Credentials:
-    found = identity.link_credentials()
-    # Not ssl.create_default_context, which would also write session keys where an environment variable says.
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.set_alpn_protocols(["http/1.1"])
-    try:
-        context.load_verify_locations(found.authority)
-        context.load_cert_chain(found.certificate, found.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        raise IdentityError(f"{found.certificate}, {found.authority}: cannot be used ({error})") from None
-    public = found.node_key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    return _Credentials(stamp, found.host, found.port, found.node_key, public, context)
 
 
 def _parsed(kind: type[Proto], raw: memoryview) -> Any:
@@ -389,55 +347,3 @@ def _varint(n: int) -> bytes:
         out.append(n & 0x7F | 0x80)
         n >>= 7
     return bytes([*out, n])
-
-
-# Messages and records in Flower's form
-
-
-def _reply_metadata(offer: Offer, node: int) -> Metadata:
-    """What a reply says of itself: the same whenever it is sent, so that a broken upload goes on where it stopped."""
-    asked = offer.metadata
-    return Metadata(
-        run_id=asked.run_id, src_node_id=node, dst_node_id=asked.src_node_id, reply_to_message_id=offer.message_id,
-        group_id=asked.group_id, ttl=asked.ttl, message_type=asked.message_type, created_at=asked.created_at,
-        dst_task_id=asked.src_task_id,
-    )  # fmt: skip
-
-
-def reply_thing(offer: Offer, node: int, content: Thing) -> Thing:
-    """The outermost object of a reply with this content."""
-    body = Message(metadata=_reply_metadata(offer, node)).SerializeToString(deterministic=True)
-    return Thing("Message", (name_of(content.content()),), body)
-
-
-def error_thing(offer: Offer, node: int, code: str) -> Thing:
-    """The outermost object of an answer that is an error's code."""
-    known = code if code in ERROR_CODES else FedscanError.code
-    error = Error(code=ERROR_CODES.index(known) + 1, reason=known)
-    body = Message(metadata=_reply_metadata(offer, node), error=error).SerializeToString(deterministic=True)
-    return Thing("Message", (), body)
-
-
-def config_thing(values: dict[str, bytes]) -> Thing:
-    """A ConfigRecord."""
-    return _thing(ConfigRecord(dict(values)).deflate(), "ConfigRecord")
-
-
-def metrics_thing(values: dict[str, float]) -> Thing:
-    """A MetricRecord."""
-    return _thing(MetricRecord(dict(values)).deflate(), "MetricRecord")
-
-
-def _thing(content: bytes, kind: str) -> Thing:
-    return Thing(kind, (), content.partition(b"\0")[2])
-
-
-def read_config(thing: Thing, key: str) -> bytes:
-    """The bytes under `key`, which must be all that a ConfigRecord holds; raises WireError."""
-    record = None
-    with suppress(ValueError, TypeError, KeyError, DecodeError):
-        record = ConfigRecord.inflate(thing.content())
-    value = record.get(key) if record is not None and set(record) == {key} else None
-    if not isinstance(value, bytes):
-        raise WireError(f"the task's {key} cannot be read")
-    return value

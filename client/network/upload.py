@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from client.handover.mailbox import Mailbox, Opened, Ref, reply_metrics
-from client.network.fleet import config_thing, metrics_thing
 from client.network.objects import CHUNK, Flat, Thing, chunk_name, flat_thing, head, holder, name_of
+from client.network.things import config_thing, metrics_thing
 from common.errors import WireError
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from client.network.connection import Connection, Proxy, Traffic, UnheardError
+from client.network.connection import Connection, Traffic, UnheardError
+from client.network.dial import Proxy
 from client.network.problems import Backoff, LinkError, of_error, of_status
 from client.site import Network, site_of_home
 from common.errors import StudyError

@@ -22,7 +22,7 @@ from safetensors.numpy import load_file
 from client.handover.mailbox import Mailbox
 from client.network import fleet
 from client.network.download import Layout, fetch, read_layout
-from client.network.fleet import Fleet, Offer, error_thing, reply_thing
+from client.network.fleet import Fleet
 from client.network.objects import (
     CHUNK,
     MAX_ARRAYS,
@@ -35,6 +35,7 @@ from client.network.objects import (
     read_thing,
     references,
 )
+from client.network.things import Offer, error_thing, reply_thing
 from client.network.upload import Reply
 from common import wire
 from common.errors import ERROR_CODES, StorageError, WireError
