@@ -19,6 +19,7 @@ from client.data.volume import SiteData
 from client.evaluation import evaluate, summary
 from client.gates import gate_in, gate_out
 from client.halves import corrections
+from client.leftover import send
 from client.own_choice import Choice
 from client.own_layers import load_own_layers, own_layers
 from client.policy import Policy
@@ -45,6 +46,7 @@ from common.schema import CONTROL
 from common.seeds import derive
 from common.study import Study
 from common.traits import keeps_layers, traits_of
+from common.uplink import Uplink
 from common.wire import Flat, Schema, Task
 
 log = logging.getLogger("fedscan.site")
@@ -166,8 +168,8 @@ def make_app(open_site: Callable[[Context], OpenSite]) -> ClientApp:
                 study, task = wire.read_instruction(message)
                 site = open_site(context)
                 reply = handle(site, message, study, task)
-                schema, name = site.workplace.schema(study), site.config.name
-                return gate_out(schema, study, task, name, reply, site.policy)
+                uplink = Uplink.of(study, site.workplace.schema(study))
+                return gate_out(uplink, study, task, site.config.name, reply, site.policy)
             except FedscanError as error:
                 log.error("%s: %s", error.code, error)
                 return wire.error_reply(message, error.code)
@@ -226,13 +228,14 @@ def _train(site: OpenSite, message: Message, study: Study, task: Task) -> Messag
         progress,
     )
     moments = dict(optimizer_tensors(optimizer)) if study.training.optimizer_state == "keep" else {}
-    state.stage(task.round, moments | own_layers(net, study) | extra.keep())
+    sent = {CONTROL + name: value for name, value in extra.sent().items()}
+    update, left = send(Uplink.of(study, schema), schema.pack(net.state_dict() | sent), flat, kept)
+    state.stage(task.round, moments | own_layers(net, study) | extra.keep() | left)
     metrics = {"num-examples": len(site.data(study).train), "steps": count, "loss": mean_loss,
                "seconds": progress.seconds + time.monotonic() - started}  # fmt: skip
     if gap:
         metrics |= {"loss-received": received, "loss-trained": loss_on_first(net, loss, batches, study.training)}
-    sent = {CONTROL + name: value for name, value in extra.sent().items()}
-    return wire.train_reply(message, schema.pack(net.state_dict() | sent), metrics)
+    return wire.train_reply(message, update, metrics)
 
 
 def _evaluate(site: OpenSite, message: Message, study: Study, task: Task) -> Message:

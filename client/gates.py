@@ -15,6 +15,7 @@ from client.site import Limits
 from common import wire
 from common.errors import WireError
 from common.study import Study
+from common.uplink import Uplink
 from common.wire import ARRAYS, METRICS, TASK, Flat, Schema, Task
 
 _CHUNK = 1 << 20
@@ -42,11 +43,11 @@ def gate_in(schema: Schema, message: Message, limits: Limits) -> Flat:
 
 
 def gate_out(
-    schema: Schema, study: Study, task: Task, site: str, reply: Message, policy: Policy | None = None
+    uplink: Uplink, study: Study, task: Task, site: str, reply: Message, policy: Policy | None = None
 ) -> Message:
     """`reply`, when it holds nothing but what a reply to `task` may hold.
 
-    That is: the schema's tensors, whole and finite, with an update and with nothing else; exactly the metrics of the
+    That is: the arrays of `uplink`, whole and finite, with an update and with nothing else; exactly the metrics of the
     closed list for this kind of task, each a finite number; to `join` the site's name. Or the code of an error.
     Under a policy the numbers are rounded, and neither too few cases nor too large an update pass.
 
@@ -71,9 +72,9 @@ def gate_out(
     if name is not None and (not isinstance(name, ConfigRecord) or dict(name) != {"site": site}):
         raise WireError("a site tells its own name and nothing else")
     if task.kind == "train":
-        wire.read_arrays(schema, reply)
+        uplink.read(reply)
     if policy is not None:
-        leaving = policy.fitting(task.kind, metrics, schema.nbytes if task.kind == "train" else 0)
+        leaving = policy.fitting(task.kind, metrics, uplink.nbytes if task.kind == "train" else 0)
         reply.content[METRICS] = MetricRecord(dict(leaving))
     return reply
 

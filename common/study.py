@@ -22,7 +22,7 @@ from pydantic import (
 from common.codes import SnomedCode, value_of
 from common.documents import Document, wrong_at
 from common.metrics import DICE, Metric, Spread
-from common.names import LOSSES, METRICS, NETS, POSTPROCESS, STRATEGIES
+from common.names import LOSSES, METRICS, NETS, POSTPROCESS, STRATEGIES, UPDATES
 from common.registry import Registry, did_you_mean
 
 # Keys of a study file that only a simulation reads; they stand outside the digest.
@@ -370,6 +370,7 @@ class Study(Section):
     loss: Annotated[Choice, _from(LOSSES)] = Field(Choice(name="dice_ce"), validate_default=True)
     training: Training
     strategy: Annotated[Choice, _from(STRATEGIES)] = Field(Choice(name="fedavg"), validate_default=True)
+    update: Annotated[Choice, _from(UPDATES)] = Field(Choice(name="full"), validate_default=True)
     rounds: Rounds = Rounds()
     evaluation: Evaluation = Evaluation()
     postprocess: tuple[Annotated[Choice, _from(POSTPROCESS)], ...] = Field((), max_length=16)

@@ -11,11 +11,12 @@ from common import wire
 from common.cards import card_of
 from common.docstrings import descriptions, summary
 from common.metrics import TOLD, WORST
-from common.names import LOSSES, METRICS, NETS, POSTPROCESS, STRATEGIES
+from common.names import LOSSES, METRICS, NETS, POSTPROCESS, STRATEGIES, UPDATES
 from common.nets.describe import activation_memory, net_size
 from common.own_choice import CANDIDATES, CHOSEN, JUDGED, PREFIX, candidates, score_of
 from common.registry import Registry
 from common.study import Choice, Rounds, Study
+from common.uplink import Uplink
 from common.wording import shown
 
 # Copies of the parameters that training holds: weights and gradients, and the optimiser's moments.
@@ -40,7 +41,7 @@ _STAYS = (
     "names and identifiers of patients, and every DICOM header",
     "names of files and folders",
     "results of single cases",
-    "what the site keeps between rounds (the optimiser's state)",
+    "what the site keeps between rounds (the optimiser's state, what a coded update could not say)",
     "texts of errors: only a code crosses",
 )
 
@@ -48,6 +49,7 @@ _STAYS = (
 def facts(study: Study) -> dict[str, Any]:
     """Everything that `explain` says, as numbers and lists for scripts."""
     size, schema = net_size(study), wire.Schema.of(study)
+    uplink = Uplink.of(study, schema)
     rounds, steps = study.rounds.number, study.training.steps
     validations = len([r for r in range(1, rounds + 1) if r % study.evaluation.every == 0 or r == rounds])
     copies = _COPIES[study.training.optimizer]
@@ -56,7 +58,7 @@ def facts(study: Study) -> dict[str, Any]:
         "digest": study.digest(),
         "net": {"name": study.net.name, "parameters": size.parameters, "buffers": size.buffers},
         "start": None if study.start is None else study.start.model_dump(mode="json"),
-        "update": {"arrays": schema.sizes, "bytes": schema.nbytes},
+        "update": {"arrays": uplink.sizes, "bytes": uplink.nbytes},
         "inference": study.evaluation.scheme.model_dump() | {"mirror": study.evaluation.mirror},
         "postprocess": [step.model_dump() for step in study.postprocess],
         "memory": {"weights": copies * size.bytes_fp32, "activations": activation_memory(study)},
@@ -74,7 +76,7 @@ def facts(study: Study) -> dict[str, Any]:
         },
         "stays": list(_STAYS),
         # The global weights come for training, for each validation and for the final test.
-        "bytes_per_site": {"sent": rounds * schema.nbytes, "received": (rounds + validations + 1) * schema.nbytes},
+        "bytes_per_site": {"sent": rounds * uplink.nbytes, "received": (rounds + validations + 1) * schema.nbytes},
     }
 
 
@@ -101,6 +103,7 @@ def _runs(study: Study, known: dict[str, Any]) -> Iterator[str]:
         yield f"    {study.start.sha256}"
     yield from _choice("loss", LOSSES, study.loss)
     yield from _choice("strategy", STRATEGIES, study.strategy)
+    yield from _choice("update", UPDATES, study.update)
     yield f"  optimiser  {training.optimizer}, rate {training.rate:g}, schedule {training.schedule}"
     said = descriptions(Rounds)
     yield f"  mean of the sites  weights: {study.rounds.weights}  ({said['weights']})"
@@ -130,8 +133,8 @@ def _runs(study: Study, known: dict[str, Any]) -> Iterator[str]:
 def _choice(kind: str, registry: Registry, choice: Choice) -> Iterator[str]:
     target = registry.get(choice.name)
     said = descriptions(target)
-    # A net or a strategy has its own file, whose first line says what it is; others share theirs.
-    own_file = registry in (NETS, STRATEGIES)
+    # A net, a strategy or an update has its own file, whose first line says what it is; others share theirs.
+    own_file = registry in (NETS, STRATEGIES, UPDATES)
     yield f"  {kind}  {choice.name}: {summary(inspect.getmodule(target) if own_file else target)}"
     for option, value in choice.options.items():
         if option == "terms":
@@ -149,7 +152,9 @@ def _leaves(study: Study, known: dict[str, Any]) -> Iterator[str]:
     update = known["update"]
     arrays = " and ".join(f"{n:,} numbers ({dtype})" for dtype, n in update["arrays"].items())
     yield "What leaves your site"
-    yield f"  every round: the weights of the net after training, {arrays}, {in_bytes(update['bytes'])}"
+    full = study.update.name == "full"
+    what = "the weights of the net after training" if full else "what training changed in the net's weights, coded"
+    yield f"  every round: {what}, {arrays}, {in_bytes(update['bytes'])}"
     for when, items in known["leaves"].items():
         yield f"  {when}:" + ("" if when != "once" else " the site's name and")
         yield from (f"    {key}: {text}" for key, text in items.items() if key.count(".") < 2)

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from common.docstrings import descriptions, summary
-from common.names import LOSSES, METRICS, NETS, POSTPROCESS, STRATEGIES
+from common.names import LOSSES, METRICS, NETS, POSTPROCESS, STRATEGIES, UPDATES
 from common.registry import Registry
 from common.study import (
     SIMULATION_KEYS,
@@ -40,7 +40,7 @@ def study_schema() -> dict[str, Any]:
         "required": ["steps", "epochs"],
         "properties": {"steps": {"type": "integer"}, "epochs": {"type": "integer"}},
     }
-    for key, registry in (("net", NETS), ("loss", LOSSES), ("strategy", STRATEGIES)):
+    for key, registry in (("net", NETS), ("loss", LOSSES), ("strategy", STRATEGIES), ("update", UPDATES)):
         default = schema["properties"][key].get("default")
         schema["properties"][key] = {**_choice(registry, definitions), "default": default}
     # The only choice within a choice: planar's 2D net.

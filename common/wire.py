@@ -8,7 +8,7 @@ import json
 import math
 import uuid
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
@@ -117,7 +117,15 @@ def record_of(arrays: Mapping[str, bytes]) -> ArrayRecord:
     return ArrayRecord({d: Array(d, (len(raw) // np.dtype(d).itemsize,), STYPE, raw) for d, raw in arrays.items()})
 
 
-def read_arrays(schema: Schema, message: Message) -> Flat:
+class Sized(Protocol):
+    """Says which arrays a message holds: `Schema` downwards, `Uplink` upwards."""
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Elements per dtype."""
+
+
+def read_arrays(schema: Sized, message: Message) -> Flat:
     """As `fitting_arrays`; raises WireError also when a value is NaN or infinite."""
     flat = fitting_arrays(schema, message)
     for dtype, values in flat.items():
@@ -126,7 +134,7 @@ def read_arrays(schema: Schema, message: Message) -> Flat:
     return flat
 
 
-def fitting_arrays(schema: Schema, message: Message) -> Flat:
+def fitting_arrays(schema: Sized, message: Message) -> Flat:
     """The flat arrays of a message, as read-only views of its bytes; raises WireError unless they fit exactly.
 
     Checked before anything is decoded: the set of dtypes, form, shape and the byte count. No value is looked at.

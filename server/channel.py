@@ -10,7 +10,8 @@ from common import wire
 from common.figures import Figures
 from common.manifests import TaskKind
 from common.study import Part, Study
-from common.wire import Flat, Schema, Task, Terms
+from common.uplink import Uplink
+from common.wire import Flat, Task, Terms
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,9 @@ class Received:
         """The reply's numbers; raises WireError unless they are exactly `keys`, finite and within limits."""
         return wire.read_metrics(self.message, keys, limits)
 
-    def arrays(self, schema: Schema) -> Flat:
-        """The reply's weights; raises WireError unless they fit the schema exactly and are finite."""
-        return wire.read_arrays(schema, self.message)
+    def arrays(self, uplink: Uplink) -> Flat:
+        """The reply's arrays; raises WireError unless they are exactly what a reply holds (`Uplink.read`)."""
+        return uplink.read(self.message)
 
 
 class Channel(Protocol):

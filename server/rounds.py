@@ -17,6 +17,7 @@ from common.errors import RoundError, WireError
 from common.names import STRATEGIES
 from common.start import first_weights
 from common.study import Part, Study
+from common.uplink import Uplink
 from common.wire import Flat, Schema
 from server.channel import Ask, Channel, Plain, Received
 from server.checkpoint import Checkpoints, State
@@ -73,6 +74,7 @@ class Run:
         self._test = {m.name: m for m in test}
         self._validate_on = {m.name: m for m in (train if validate is None else validate)}
         self._schema = Schema.of(study)
+        self._uplink = Uplink.of(study, self._schema)
         self._strategy: Strategy = STRATEGIES.get(study.strategy.name)(**study.strategy.options)
         self._checkpoints = Checkpoints(folder / "checkpoints", study.digest(), self._schema)
         self._spool = Spool(folder / "spool", self._schema)
@@ -221,7 +223,8 @@ class Run:
             metrics = reply.metrics(wire.train_metric_keys(self.study), limits)
             if metrics["num-examples"] < 1:
                 raise WireError("the update was computed on no case")
-            self._spool.add(number, site, reply.arrays(self._schema), metrics, reply.digest)
+            update = self._uplink.decode(reply.arrays(self._uplink), flat)
+            self._spool.add(number, site, update, metrics, reply.digest)
             self._trained(number, site, metrics)
             return metrics
 
@@ -233,7 +236,7 @@ class Run:
         return self._spool.replies(number, roster)
 
     def _trained(self, number: int, site: str, metrics: Mapping[str, float]) -> None:
-        self._events.append("trained", round=number, site=site, bytes=self._schema.nbytes, **metrics)
+        self._events.append("trained", round=number, site=site, bytes=self._uplink.nbytes, **metrics)
 
     def _validate(self, state: State, flat: Flat) -> dict[str, float] | None:
         """The validation Dice of each site; None unless all that may and have validation cases could say.

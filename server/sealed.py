@@ -18,7 +18,8 @@ from common.manifests import (
     verified_reply,
 )
 from common.signing import read_signed
-from common.wire import Flat, Schema
+from common.uplink import Uplink
+from common.wire import Flat
 from server.channel import Ask, Received
 from server.consent import WORDS, NotAllowedError
 from server.enrolment.site_file import Enrolled
@@ -40,9 +41,9 @@ class SealedReply(Received):
             raise WireError("the reply's metrics are not the ones that were signed")
         return values
 
-    def arrays(self, schema: Schema) -> Flat:
-        """As `Received.arrays`; raises WireError for weights that were not signed."""
-        flat = super().arrays(schema)
+    def arrays(self, uplink: Uplink) -> Flat:
+        """As `Received.arrays`; raises WireError for arrays that were not signed."""
+        flat = super().arrays(uplink)
         if self.header is None or arrays_sha256(flat) != self.header.payload:
             raise WireError("the reply's arrays are not the ones that were signed")
         return flat

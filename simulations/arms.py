@@ -96,7 +96,9 @@ def arms(study: Study, compare: Sequence[Choice], sites: Sequence[str], leave_on
     # One site alone has nothing to keep local: its running statistics go with its weights.
     rounds = study.rounds.model_copy(update={"buffers": "aggregate"})
     evaluation = study.evaluation.model_copy(update={"own": None})
-    alone = study.model_copy(update={"strategy": Choice(name="fedavg"), "rounds": rounds, "evaluation": evaluation})
+    # Nothing of these crosses, so nothing is coded.
+    choices = {"strategy": Choice(name="fedavg"), "update": Choice(name="full")}
+    alone = study.model_copy(update={**choices, "rounds": rounds, "evaluation": evaluation})
     k = len(sites)
     longer = alone.model_copy(
         update={

@@ -43,8 +43,8 @@ FOLDER_MODE, FILE_MODE, HELD_MODE, SOCKET_MODE = 0o1770, 0o640, 0o600, 0o660
 MAX_HEADER_BYTES = 32 * 1024 * 1024
 MAX_FILE_BYTES = 1 << 42
 _CHUNK = 4 << 20
-# safetensors' names of the dtypes that cross.
-_CODES = {"float32": "F32", "int64": "I64"}
+# safetensors' names of the dtypes that cross; the last four in updates alone, if they are coded.
+_CODES = {"int64": "I64", "float32": "F32", "uint32": "U32", "float16": "F16", "uint16": "U16", "int8": "I8"}
 
 Arrays = dict[str, bytes]
 
@@ -304,7 +304,8 @@ def reply_texts(metrics: Mapping[str, float] | None) -> dict[str, str]:
 
 def write_file(path: Path, texts: Mapping[str, str], arrays: Mapping[str, Any], mode: int) -> tuple[int, str]:
     """Write texts and flat arrays as one safetensors file; its size and SHA-256. Raises StorageError."""
-    views = {d: memoryview(arrays[d]).cast("B") for d in sorted(arrays, reverse=True)}
+    # Wide ones first: so each lies where its values are aligned.
+    views = {d: memoryview(arrays[d]).cast("B") for d in sorted(arrays, key=list(_CODES).index)}
     head = file_head(texts, {d: v.nbytes for d, v in views.items()})
     total = sha256()
 
@@ -324,7 +325,7 @@ def write_file(path: Path, texts: Mapping[str, str], arrays: Mapping[str, Any], 
 
 
 class _Tensor(Record):
-    dtype: Literal["F32", "I64"]
+    dtype: Literal["I64", "F32", "U32", "F16", "U16", "I8"]
     shape: list[int] = Field(min_length=1, max_length=1)
     data_offsets: list[int] = Field(min_length=2, max_length=2)
 
@@ -333,6 +334,10 @@ class _Layout(Record):
     metadata: dict[str, str] = Field({}, alias="__metadata__", max_length=4)
     int64: _Tensor | None = None
     float32: _Tensor | None = None
+    uint32: _Tensor | None = None
+    float16: _Tensor | None = None
+    uint16: _Tensor | None = None
+    int8: _Tensor | None = None
 
 
 def file_head(texts: Mapping[str, str], nbytes: Mapping[str, int]) -> bytes:
@@ -362,7 +367,7 @@ def _layout(text: bytes, room: int, name: str) -> tuple[dict[str, str], dict[str
         layout = read_record(_Layout, text, MAX_HEADER_BYTES)
     except RecordError as error:
         raise WireError(f"{name}: its header {error}") from None
-    found = {d: t for d, t in (("int64", layout.int64), ("float32", layout.float32)) if t is not None}
+    found: dict[str, _Tensor] = {d: t for d in _CODES if (t := getattr(layout, d)) is not None}
     sizes, end = {}, 0
     for dtype, tensor in sorted(found.items(), key=lambda item: item[1].data_offsets[0]):
         start, stop = tensor.data_offsets

@@ -24,6 +24,7 @@ FILE = "egress.jsonl"
 MAX_LINE = 4 * 1024 * 1024  # metrics of hundreds of labels
 _PIECE = 4 << 20
 
+Dtype = Literal["float32", "int64", "float16", "int8", "uint16", "uint32"]
 Metric = Annotated[str, Field(max_length=200)]
 
 
@@ -73,7 +74,7 @@ class Line(Record):
     kind: Literal["join", "train", "evaluate", "result"]
     part: Literal["train", "validation", "test"]
     tensors: int = Field(0, ge=0)
-    arrays: dict[Literal["float32", "int64"], Sent] = Field({})
+    arrays: dict[Dtype, Sent] = Field({})
     nbytes: int = Field(0, ge=0)
     norm: float | None = None
     payload: Sha256 | None = None

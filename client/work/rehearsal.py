@@ -21,6 +21,7 @@ from common import wire
 from common.errors import IdentityError
 from common.start import random_weights
 from common.study import Study
+from common.uplink import Uplink
 from common.wire import ARRAYS, METRICS, Schema, Task
 
 RUN = "dry-run"
@@ -42,7 +43,7 @@ def rehearse(home: Path, study: Study) -> Iterator[Line]:
     """
     config = site_of_home(home)
     schema = Schema.of(study)
-    config.policy.check_study(study, schema.nbytes)
+    config.policy.check_study(study, Uplink.of(study, schema).nbytes)
     site, to = config.name, "0" * 64
     with contextlib.suppress(IdentityError):  # not joined yet: to nobody
         site, to = Identity(home).federation().site, Identity(home).trainer_credentials().coordinator
@@ -75,7 +76,8 @@ def _round(config: SiteConfig, cache: Path, folder: Path, study: Study, schema: 
         arrays, norm = {}, None
         if isinstance(update, ArrayRecord):
             arrays = {d: array.data for d, array in update.items()}
-            norm = change_norm(schema, {d: array.data for d, array in weights.items()}, arrays)
-            weights = update
+            base, uplink = wire.fitting_arrays(schema, asked), Uplink.of(study, schema)
+            trained = uplink.decode(uplink.read(reply), base)
+            norm, weights = change_norm(schema, base, trained), wire.record(trained)
         metrics = cast(dict[str, float], dict(reply.content[METRICS]))
         yield line_of(task, study, to, len(schema.entries), arrays, metrics, norm=norm)

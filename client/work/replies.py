@@ -58,7 +58,7 @@ def stored_reply(mailbox: Mailbox, offer: Offer) -> Ref | None:
     Case counts are counted again, and what failed is tried again. The file is trusted only as far as this site's own
     signature reaches: the mailbox is open to the link.
     """
-    most = MAX_HEADER_BYTES + offer.schema.nbytes + 8
+    most = MAX_HEADER_BYTES + offer.uplink.nbytes + 8
     if not offer.accepted.again or (ref := mailbox.find(REPLY, most)) is None:
         return None
     who = offer.credentials

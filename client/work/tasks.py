@@ -17,6 +17,7 @@ from common.chain import Accepted, Checker
 from common.errors import ApprovalError, FedscanError, PolicyError, WireError
 from common.manifests import RoundManifest, arrays_sha256, read_assignment
 from common.study import Study
+from common.uplink import Uplink
 from common.wire import Schema, Task, Terms
 
 
@@ -43,6 +44,11 @@ class Offer:
     def study(self) -> Study:
         """What is learnt."""
         return self.accepted.study
+
+    @property
+    def uplink(self) -> Uplink:
+        """What a reply to it holds, if it asks for training."""
+        return Uplink.of(self.study, self.schema)
 
     @property
     def manifest(self) -> RoundManifest:
@@ -128,7 +134,7 @@ class Intake:
                 if accepted.manifest.kind != "result":
                     # First of all, so that the site's people find also what the policy refuses.
                     self._approvals.see(accepted.study, assignment.study, config.approval)
-                config.policy.check_study(accepted.study, schema.nbytes)
+                config.policy.check_study(accepted.study, Uplink.of(accepted.study, schema).nbytes)
                 self._approvals.check(accepted.study, assignment.study, accepted.manifest)
             except (PolicyError, ApprovalError) as error:
                 raise RefusedTask(error, accepted.manifest, credentials) from None

@@ -81,7 +81,8 @@ class Workshop:
         arrays_out = {d: array.data for d, array in update.items()} if isinstance(update, ArrayRecord) else {}
         norm = None
         if record is not None and arrays_out:
-            norm = change_norm(offer.schema, {d: array.data for d, array in record.items()}, arrays_out)
+            base = wire.fitting_arrays(offer.schema, message)
+            norm = change_norm(offer.schema, base, offer.uplink.decode(offer.uplink.read(reply), base))
         # The gate has seen that they are plain numbers.
         return Outcome(cast(dict[str, float], dict(reply.content[METRICS])), arrays_out, norm=norm)
 

@@ -43,7 +43,7 @@ def cost(events: Sequence[Event], sites: Sequence[str], crossed: bool = True) ->
     """
     trained = [e for e in events if e["event"] == "trained"]
     evaluated = [e for e in events if e["event"] == "evaluated"]
-    size = trained[0]["bytes"] if trained and crossed else 0
+    up, down = sizes(events) if crossed else (0, 0)
     last = next((e for e in reversed(events) if "best_round" in e), {})
     best = last.get("best_round") or None
     dice = {e["site"]: e["dice"] for e in evaluated
@@ -51,6 +51,12 @@ def cost(events: Sequence[Event], sites: Sequence[str], crossed: bool = True) ->
     ordered = [dice[s] for s in sorted(dice, key=lambda s: sites.index(s) if s in sites else len(sites))]
     return {
         "seconds": last.get("seconds", 0.0), "updates": int(sum(e["steps"] for e in trained)),
-        "bytes_up": size * len(trained), "bytes_down": size * (len(trained) + len(evaluated)), "best_round": best,
+        "bytes_up": up * len(trained), "bytes_down": down * (len(trained) + len(evaluated)), "best_round": best,
         "validation": sum(ordered) / len(ordered) if ordered else None,
     }  # fmt: skip
+
+
+def sizes(events: Sequence[Event]) -> tuple[int, int]:
+    """Bytes of an update, and of the weights that are sent out."""
+    up = next((e["bytes"] for e in events if e["event"] == "trained"), 0)
+    return up, next((e.get("bytes", up) for e in events if e["event"] == "started"), up)

@@ -25,7 +25,7 @@ from server.report import charts
 from server.report.html import templates
 from server.report.measures import measures
 from server.report.own import choices
-from server.report.rounds import cost, curve
+from server.report.rounds import cost, curve, sizes
 from server.service.delivery import read_delivery
 
 FORMAT = 1
@@ -143,7 +143,7 @@ def _site(name: str, events: Sequence[Event], chosen: int) -> Row:
     joined = next((e for e in here if e["event"] == "joined"), {})
     trained = [e for e in here if e["event"] == "trained"]
     evaluated = [e for e in here if e["event"] == "evaluated"]
-    size = trained[0]["bytes"] if trained else 0
+    up, down = sizes(events)
     return {
         "name": name,
         **{k: joined.get(k) for k in ("patients", "train")},
@@ -153,8 +153,8 @@ def _site(name: str, events: Sequence[Event], chosen: int) -> Row:
         "test": _scores(evaluated, "test", chosen),
         "seconds": sum(e["seconds"] for e in (*trained, *evaluated)),
         "updates": int(sum(e["steps"] for e in trained)),
-        "bytes_up": size * len(trained),
-        "bytes_down": size * (len(trained) + len(evaluated)),
+        "bytes_up": up * len(trained),
+        "bytes_down": down * (len(trained) + len(evaluated)),
     }
 
 

@@ -17,6 +17,7 @@ from common import wire
 from common.errors import WireError
 from common.nets import build_net
 from common.study import Study
+from common.uplink import Uplink
 from common.wire import ARRAYS, METRICS, TASK, Flat, Schema, Task
 
 STUDY = Study.model_validate(
@@ -30,6 +31,7 @@ STUDY = Study.model_validate(
     }
 )
 SCHEMA = Schema.of(STUDY)
+UPLINK = Uplink.of(STUDY)
 TRAINED = {"num-examples": 3, "steps": 1, "loss": -0.5, "seconds": 0.1}
 JOINED = {"train": 3, "validation": 1, "test": 1, "patients": 5, "steps": 1}
 JUDGED = {"num-examples": 1, "dice": 0.5, "dice.liver": 0.5, "cases.liver": 1, "seconds": 0.1}
@@ -137,7 +139,7 @@ def test_no_other_arrays_come_in_or_leave(wrong: str) -> None:
 
 def leave(kind: Any, reply: Message, site: str = "oslo") -> Message:
     task = Task(run="r", round=1, kind=kind, part="validation" if kind == "evaluate" else "train")
-    return gate_out(SCHEMA, STUDY, task, site, reply)
+    return gate_out(UPLINK, STUDY, task, site, reply)
 
 
 def replies() -> dict[str, Message]:

@@ -35,12 +35,12 @@ def test_the_canonical_form_of_a_study_never_changes_unnoticed() -> None:
         '"rounds":{"buffers":"aggregate","deadline":null,"number":20,"quorum":0.5,"weights":"cases"},"seed":1,"start":null,'
         '"strategy":{"name":"fedavg"},"training":{"augment":"default","batch":2,"clip":12.0,"epochs":null,'
         '"foreground":0.34,"head_weights":null,"momentum":0.99,"optimizer":"adamw","optimizer_state":"keep","precision":"auto",'
-        '"rate":0.001,"schedule":"poly","steps":10,"warmup":0,"weight_decay":0.01}}'
+        '"rate":0.001,"schedule":"poly","steps":10,"warmup":0,"weight_decay":0.01},"update":{"name":"full"}}'
     )
     study = Study.model_validate(MINIMAL)
     assert study.canonical().decode() == expected
     assert study.digest() == hashlib.sha256(expected.encode()).hexdigest()
-    assert study.digest() == "5516f42ac8b3fc2a48460cee69fd7682ea9d6511ef66f5beca423b67ee824eb4"
+    assert study.digest() == "df45c1a31ad9759407c0944c1ad14c8d4eee277382185b9c252e36121b41e3de"
 
 
 def shuffled(value: Any, draw: st.DataObject) -> Any:

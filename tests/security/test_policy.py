@@ -23,6 +23,7 @@ from common.cli import run as fedscan
 from common.errors import FedscanError, PolicyError, WireError
 from common.nets import build_net
 from common.study import Study
+from common.uplink import Uplink
 from common.wire import METRICS, Schema, Task
 from tests.client.conftest import Hospital
 
@@ -217,7 +218,7 @@ def test_no_study_and_no_policy_let_a_key_out_that_is_not_listed(
     if data.draw(st.booleans()):
         reply.content["notes"] = ConfigRecord({"patient": "DOE^JOHN"})
     try:
-        left = gate_out(schema, study, task, "oslo", reply, policy)
+        left = gate_out(Uplink(schema), study, task, "oslo", reply, policy)
     except (WireError, PolicyError):
         return
     found = left.content[METRICS]

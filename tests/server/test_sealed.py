@@ -18,6 +18,7 @@ from common.errors import APPROVAL_CODES, WireError
 from common.manifests import ReplyHeader, arrays_sha256, metrics_sha256, read_assignment, sign_reply, sign_study
 from common.signing import Kind, key_id, key_text, sign, sites_of
 from common.study import Study
+from common.uplink import Uplink
 from common.wire import Schema, Terms
 from server.channel import Ask
 from server.consent import NotAllowedError
@@ -87,7 +88,7 @@ class Office:
     def read(self, message: Message, site: str = "oslo") -> Any:
         received = self.channel.received(site, message)
         limits = dict.fromkeys(METRICS, 1e9)
-        return received.metrics(frozenset(METRICS), limits), received.arrays(SCHEMA), received.digest
+        return received.metrics(frozenset(METRICS), limits), received.arrays(Uplink(SCHEMA)), received.digest
 
 
 @pytest.fixture

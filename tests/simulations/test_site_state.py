@@ -37,7 +37,22 @@ STRATEGIES: list[dict[str, Any]] = [
     {"name": "fedbn"},
     {"name": "silobn"},
 ]
-EACH = pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda s: s["name"])
+# What coded updates could not say is such a state too; beside a control variate that crosses uncoded, and another sum.
+CODED: list[dict[str, Any]] = [
+    {"update": {"name": "int8", "block": 16}},
+    {"update": {"name": "topk", "share": 0.05}},
+    {"update": "int8", "strategy": {"name": "scaffold"}},
+    {"update": "topk", "strategy": {"name": "feddyn", "alpha": 0.5}},
+    {"update": "int8", "strategy": {"name": "fedbn"}},
+]
+CHOICES = [*({"strategy": choice} for choice in STRATEGIES), *CODED]
+
+
+def named(choice: dict[str, Any]) -> str:
+    return "-".join(str(c if isinstance(c, str) else c["name"]) for c in choice.values())
+
+
+EACH = pytest.mark.parametrize("choice", CHOICES, ids=named)
 
 
 class Network(InlineGrid):
@@ -94,10 +109,10 @@ def same(one: Flat, two: Flat) -> bool:
 
 
 @pytest.fixture
-def study(toy: Any, toy_study: Callable[..., Study], strategy: dict[str, Any]) -> Study:
+def study(toy: Any, toy_study: Callable[..., Study], choice: dict[str, Any]) -> Study:
     toy.add("a", 0)
     toy.add("b", 100)
-    return toy_study(strategy=strategy)
+    return toy_study(**choice)
 
 
 @EACH

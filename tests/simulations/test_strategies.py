@@ -110,11 +110,23 @@ def again(message: Message) -> Message:
     return message_from_proto(proto)
 
 
-@pytest.mark.parametrize("choice", CHOICES, ids=named)
-def test_serialised_messages_change_no_bit(toy, toy_study, choice) -> None:
+HALF = {"name": "half", "dtype": "bfloat16"}
+
+
+@pytest.mark.parametrize(
+    ("choice", "update"),
+    [
+        *((choice, "full") for choice in CHOICES),
+        *((choice, "topk") for choice in CHOICES),
+        *((CHOICES[0], u) for u in ("half", HALF, "int8")),
+    ],
+    ids=lambda c: c if isinstance(c, str) else named(c),
+)
+def test_serialised_messages_change_no_bit(toy, toy_study, choice, update) -> None:
+    """However updates cross, and with every strategy, which sees them decoded."""
     for i, name in enumerate("abc"):
         toy.add(name, 100 * i, cases=2 + i)
-    study = toy_study(strategy=choice, rounds={"number": 2}, evaluation={"every": 2})
+    study = toy_study(strategy=choice, update=update, rounds={"number": 2}, evaluation={"every": 2})
     inline = final(toy.run(study, "inline"))
     grid, _ = toy.grid("bytes")
     grid.__class__ = Serialized
