@@ -198,6 +198,8 @@ def _join(site: OpenSite, message: Message, study: Study, task: Task) -> Message
 
 def _train(site: OpenSite, message: Message, study: Study, task: Task) -> Message:
     started = time.monotonic()
+    if not 1 <= task.round <= study.rounds.number:
+        raise WireError(f"round {task.round} of a study with {study.rounds.number} rounds: nothing is trained")
     net, loss, flat = site.workplace.take(study, message, site.config.limits)
     count = site.steps(study)
     if site.policy is not None:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from common.errors import PolicyError
 from common.metrics import QUARTILES, SPREADS, TOLD, WORST, Spread, count_key, score_key, spread_stats
 from common.own_choice import PREFIX
-from common.study import Study
+from common.study import Study, Training
 
 Kind = Literal["join", "train", "evaluate", "result"]
 Numbers = Mapping[str, float]
@@ -56,17 +56,21 @@ class Policy(BaseModel):
             PolicyError: Naming the bound.
         """
         asked = study.training
+        if study.trains:
+            self._check_training_section(asked)
+        if study.trains and nbytes > self.bytes:
+            raise _beyond("bytes", f"asks for replies of {nbytes} bytes; at most {self.bytes} may leave here")
+        spread = study.evaluation.spread
+        if SPREADS.index(spread) > SPREADS.index(self.spread):
+            raise _beyond("spread", f"asks for evaluation.spread: {spread}; at most {self.spread} is told here")
+
+    def _check_training_section(self, asked: Training) -> None:
         if asked.steps is not None and asked.steps < self.steps:
             raise _beyond("steps", f"asks for {asked.steps} steps in a round; at least {self.steps} are wanted here")
         if asked.batch < self.batch:
             raise _beyond("batch", f"asks for batches of {asked.batch}; at least {self.batch} are wanted here")
         if asked.rate > self.rate:
             raise _beyond("rate", f"asks for a learning rate of {asked.rate:g}; at most {self.rate:g} is allowed here")
-        if nbytes > self.bytes:
-            raise _beyond("bytes", f"asks for replies of {nbytes} bytes; at most {self.bytes} may leave here")
-        spread = study.evaluation.spread
-        if SPREADS.index(spread) > SPREADS.index(self.spread):
-            raise _beyond("spread", f"asks for evaluation.spread: {spread}; at most {self.spread} is told here")
 
     def check_training(self, cases: int, steps: int) -> None:
         """Refuse to train on too little; raises PolicyError."""

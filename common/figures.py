@@ -39,8 +39,8 @@ class Figures(Record):
     """The study's figures. Whoever is one of two sites can compute the other's mean from them, and from its own.
 
     Attributes:
-        round: The round whose weights were chosen.
-        rounds: How many rounds counted.
+        round: The round whose weights were chosen; 0 for those with which the study began.
+        rounds: How many rounds counted; 0 where nothing was trained, and a given model was judged.
         sites: How many sites trained.
         cases: Their training cases, together.
         validation: Of the chosen round.
@@ -48,9 +48,9 @@ class Figures(Record):
         curve: Validation by round; of very many rounds some.
     """
 
-    round: int = Field(ge=1, le=100_000)
-    rounds: int = Field(ge=1, le=100_000)
-    sites: int = Field(ge=1, le=1000)
+    round: int = Field(ge=0, le=100_000)
+    rounds: int = Field(ge=0, le=100_000)
+    sites: int = Field(ge=0, le=1000)
     cases: Count
     validation: Scores | None = None
     test: Scores | None = None

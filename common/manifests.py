@@ -51,7 +51,7 @@ class RunOrder(Record):
         round_key: Public half of the online key.
         issued: When it was signed; of two orders of a run the later one counts.
         valid_until: After this no site starts a task of the run.
-        max_rounds: The last round that may be signed.
+        max_rounds: The last round that may be signed; 0 where nothing is trained.
     """
 
     study: Sha256
@@ -59,7 +59,7 @@ class RunOrder(Record):
     round_key: Base64Key
     issued: Second
     valid_until: Second
-    max_rounds: int = Field(ge=1, le=MAX_ROUNDS)
+    max_rounds: int = Field(ge=0, le=MAX_ROUNDS)
 
 
 class Counted(Record):

@@ -37,7 +37,8 @@ Name = Annotated[
         description="lower-case letters, digits, - and _, first a letter or digit, at most 63",
     ),
 ]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
+_ROUNDING = 1e-9  # of shares: 0.9 + 0.1 need not be 1 as floats
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
@@ -238,18 +239,22 @@ class Training(Section):
         return self
 
 
+# The training section of a study that trains nothing: it has none, and equal studies have equal digests.
+_UNTRAINED = Training(steps=1)
+
+
 class Rounds(Section):
     """How the rounds run at the coordinator.
 
     Attributes:
-        number: Rounds of the study.
+        number: Rounds of the study; 0 trains nothing: sites judge the model of `start`.
         weights: A site's weight in the mean: its training `cases`, the `patches` it trained on, or `equal`.
         quorum: Smallest share of the sites whose replies make a round count.
         deadline: Seconds after which a round goes on without the sites that have not answered; none waits.
         buffers: Running statistics of batch normalisation: `aggregate` pools mean and variance, `local` never sends.
     """
 
-    number: int = Field(20, ge=1, le=100_000)
+    number: int = Field(20, ge=0, le=100_000)
     weights: Literal["cases", "patches", "equal"] = "cases"
     quorum: float = Field(0.5, gt=0, le=1)
     deadline: float | None = Field(None, gt=0)
@@ -320,7 +325,7 @@ class Evaluation(Section):
 
     Attributes:
         validation: Share of a site's patients on which models are chosen.
-        test: Share of a site's patients that is read once, at the end.
+        test: Share of a site's patients that is read once, at the end. The two may make 1 where nothing is trained.
         seed: Of the division; not the study's, so that repetitions with other seeds test on the same patients.
         every: Validate after every so many rounds (and after the last).
         overlap: Share by which sliding windows overlap.
@@ -347,10 +352,15 @@ class Evaluation(Section):
     own: Own | None = None
 
     @model_validator(mode="after")
-    def _something_left(self) -> Self:
-        if self.validation + self.test >= 1:
-            raise ValueError(f"validation + test is {self.validation + self.test:g}: no patient is left for training")
+    def _shares(self) -> Self:
+        if self.validation + self.test > 1 + _ROUNDING:
+            raise ValueError(f"validation + test is {self.validation + self.test:g}: more than all patients")
         return self
+
+    @property
+    def leaves_training(self) -> bool:
+        """Whether any patient is left to train with."""
+        return self.validation + self.test < 1 - _ROUNDING
 
 
 class Study(Section):
@@ -374,6 +384,40 @@ class Study(Section):
     rounds: Rounds = Rounds()
     evaluation: Evaluation = Evaluation()
     postprocess: tuple[Annotated[Choice, _from(POSTPROCESS)], ...] = Field((), max_length=16)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_to_train(cls, value: Any) -> Any:
+        rounds = value.get("rounds") if isinstance(value, dict) else None
+        if isinstance(rounds, dict) and rounds.get("number") == 0 and "training" not in value:
+            return {**value, "training": _UNTRAINED}
+        return value
+
+    @model_validator(mode="after")
+    def _trains_or_judges(self) -> Self:
+        if self.trains:
+            if not self.evaluation.leaves_training:
+                raise wrong_at("evaluation", "validation + test is 1: no patient is left for training")
+            return self
+        why = "rounds.number is 0, so nothing is trained: "
+        if self.start is None:
+            raise wrong_at("rounds.number", "0 judges a given model: name it under start (fedscan study start FILE)")
+        if self.start.parts != "all":
+            raise wrong_at("start.parts", f"{why}a model without its last layers cannot be judged")
+        if self.evaluation.validation + self.evaluation.test == 0:
+            raise wrong_at("evaluation", f"{why}give the share of patients to judge on, e.g. test: 1")
+        for key, value, usual in (
+            ("training", self.training, _UNTRAINED), ("strategy", self.strategy, Choice(name="fedavg")),
+            ("rounds.buffers", self.rounds.buffers, "aggregate"), ("evaluation.own", self.evaluation.own, None),
+        ):  # fmt: skip
+            if value != usual:
+                raise wrong_at(key, f"{why}leave this out")
+        return self
+
+    @property
+    def trains(self) -> bool:
+        """Whether anything is trained; else a given model is judged."""
+        return self.rounds.number > 0
 
     @model_validator(mode="after")
     def _dimensions_agree(self) -> Self:

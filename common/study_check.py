@@ -110,7 +110,7 @@ def _remarks(study: Study) -> list[tuple[str, str]]:
         ),
         (larger, "plan.patch", "larger than plan.size: every picture is padded"),
         (
-            total is not None and training.warmup >= total,
+            total is not None and study.trains and training.warmup >= total,
             "training.warmup",
             f"the whole study has {total} steps: the rate never reaches its top",
         ),
@@ -130,9 +130,14 @@ def _remarks(study: Study) -> list[tuple[str, str]]:
             "only the coordinator has the file of start: a model that a site trains alone begins at random",
         ),
         (
-            kept.validation == 0,
+            kept.validation == 0 and study.trains,
             "evaluation.validation",
             "no patients for validation: no round can be chosen as the best, the last one is taken",
+        ),
+        (
+            not study.trains and kept.leaves_training,
+            "evaluation",
+            f"{1 - kept.validation - kept.test:.0%} of the patients take no part; with test: 1 all judge the model",
         ),
         (
             kept.mirror,

@@ -41,9 +41,9 @@ _STAYS = (
     "names and identifiers of patients, and every DICOM header",
     "names of files and folders",
     "results of single cases",
-    "what the site keeps between rounds (the optimiser's state, what a coded update could not say)",
     "texts of errors: only a code crosses",
 )
+_KEPT = "what the site keeps between rounds (the optimiser's state, what a coded update could not say)"
 
 
 def facts(study: Study) -> dict[str, Any]:
@@ -52,7 +52,11 @@ def facts(study: Study) -> dict[str, Any]:
     uplink = Uplink.of(study, schema)
     rounds, steps = study.rounds.number, study.training.steps
     validations = len([r for r in range(1, rounds + 1) if r % study.evaluation.every == 0 or r == rounds])
-    copies = _COPIES[study.training.optimizer]
+    if not study.trains:
+        validations = int(study.evaluation.validation > 0)
+    copies = _COPIES[study.training.optimizer] if study.trains else 1
+    # The global weights come for training, for each validation and for the final test.
+    received = rounds + validations + (1 if study.trains else int(study.evaluation.test > 0))
     return {
         "name": study.name,
         "digest": study.digest(),
@@ -61,22 +65,22 @@ def facts(study: Study) -> dict[str, Any]:
         "update": {"arrays": uplink.sizes, "bytes": uplink.nbytes},
         "inference": study.evaluation.scheme.model_dump() | {"mirror": study.evaluation.mirror},
         "postprocess": [step.model_dump() for step in study.postprocess],
-        "memory": {"weights": copies * size.bytes_fp32, "activations": activation_memory(study)},
+        "memory": {"weights": copies * size.bytes_fp32, "activations": activation_memory(study) if study.trains else 0},
         "rounds": rounds,
         "steps_per_round": steps,
         "epochs_per_round": study.training.epochs,
         "steps_per_site": None if steps is None else steps * rounds,
+        "trains": study.trains,
         "validations": validations,
         "leaves": {
             "once": _worded(wire.JOIN_METRIC_KEYS),
-            "every round": _worded(wire.train_metric_keys(study)),
+            **({"every round": _worded(wire.train_metric_keys(study))} if study.trains else {}),
             "every validation and the final test": _worded(wire.evaluate_metric_keys(study)),
             **_choice_leaves(study),
             "instead of a reply that cannot be given": {"code": " or ".join(wire.ERROR_CODES)},
         },
-        "stays": list(_STAYS),
-        # The global weights come for training, for each validation and for the final test.
-        "bytes_per_site": {"sent": rounds * uplink.nbytes, "received": (rounds + validations + 1) * schema.nbytes},
+        "stays": [*_STAYS, *([_KEPT] if study.trains else [])],
+        "bytes_per_site": {"sent": rounds * uplink.nbytes, "received": received * schema.nbytes},
     }
 
 
@@ -86,13 +90,14 @@ def words(study: Study, known: dict[str, Any]) -> str:
 
 
 def _runs(study: Study, known: dict[str, Any]) -> Iterator[str]:
-    training, memory = study.training, known["memory"]
+    memory = known["memory"]
     yield f"Study {study.name}" + (f": {study.description}" if study.description else "")
     yield f"digest {known['digest']}"
     yield ""
     yield "What runs at your site"
     images = f"{study.data.dimensions}D images ({', '.join(study.data.channels)})"
-    yield f"  learns to outline  {', '.join(study.data.labels)} in {images}"
+    does = "learns to outline " if study.trains else "judges a given model, trains nothing; it outlines "
+    yield f"  {does} {', '.join(study.data.labels)} in {images}"
     if study.data.ignore is not None:
         yield f"    voxels of value {study.data.ignore} in the masks have no label: no loss and no Dice counts them"
     yield from _choice("net", NETS, study.net)
@@ -101,6 +106,17 @@ def _runs(study: Study, known: dict[str, Any]) -> Iterator[str]:
         part = "all of them" if study.start.parts == "all" else "all but the layers that make the classes"
         yield f"    begins with given weights, not random ones ({part}); SHA-256 of their file:"
         yield f"    {study.start.sha256}"
+    if study.trains:
+        yield from _training(study, known)
+    else:
+        yield f"  memory  {in_bytes(memory['weights'])} of weights (libraries, caches and one look come on top)"
+    kept = study.evaluation
+    yield f"  patients kept apart  {kept.validation:.0%} for validation, {kept.test:.0%} for one test at the end"
+    yield from _judging(study)
+
+
+def _training(study: Study, known: dict[str, Any]) -> Iterator[str]:
+    training, memory = study.training, known["memory"]
     yield from _choice("loss", LOSSES, study.loss)
     yield from _choice("strategy", STRATEGIES, study.strategy)
     yield from _choice("update", UPDATES, study.update)
@@ -115,8 +131,10 @@ def _runs(study: Study, known: dict[str, Any]) -> Iterator[str]:
     whole = in_bytes(held + step)
     yield f"  memory  {whole}: weights, gradients, optimiser {in_bytes(held)}; one step {in_bytes(step)}"
     yield "    (libraries and caches come on top)"
+
+
+def _judging(study: Study) -> Iterator[str]:
     kept = study.evaluation
-    yield f"  patients kept apart  {kept.validation:.0%} for validation, {kept.test:.0%} for one test at the end"
     scheme = kept.scheme
     yield f"  inference  {scheme.method}: {summary(type(scheme))}"
     said = descriptions(type(scheme))
@@ -152,9 +170,12 @@ def _leaves(study: Study, known: dict[str, Any]) -> Iterator[str]:
     update = known["update"]
     arrays = " and ".join(f"{n:,} numbers ({dtype})" for dtype, n in update["arrays"].items())
     yield "What leaves your site"
-    full = study.update.name == "full"
-    what = "the weights of the net after training" if full else "what training changed in the net's weights, coded"
-    yield f"  every round: {what}, {arrays}, {in_bytes(update['bytes'])}"
+    if study.trains:
+        full = study.update.name == "full"
+        what = "the weights of the net after training" if full else "what training changed in the net's weights, coded"
+        yield f"  every round: {what}, {arrays}, {in_bytes(update['bytes'])}"
+    else:
+        yield "  no weights: numbers about the given model alone"
     for when, items in known["leaves"].items():
         yield f"  {when}:" + ("" if when != "once" else " the site's name and")
         yield from (f"    {key}: {text}" for key, text in items.items() if key.count(".") < 2)
@@ -166,6 +187,9 @@ def _leaves(study: Study, known: dict[str, Any]) -> Iterator[str]:
     yield from (f"  {thing}" for thing in known["stays"])
     yield ""
     yield "What to keep in mind"
+    if not study.trains:
+        yield "  A mean over a single case is that case's result: take part with several patients."
+        return
     yield "  Weights are computed from scans, and who sees one site's weights may infer something of them (Zhu et al."
     yield "  2019, arXiv 1906.08935): the coordinator must be trusted with them. A mean over a single case is that"
     yield "  case's result: take part with several validation and test patients."
@@ -184,6 +208,9 @@ def _totals(study: Study, known: dict[str, Any]) -> Iterator[str]:
     sent, received = known["bytes_per_site"]["sent"], known["bytes_per_site"]["received"]
     yield "In all, per site"
     yield f"  sent {in_bytes(sent)}, received {in_bytes(received)} (plus a few kilobytes of numbers and addresses)"
+    if not study.trains:
+        yield "  the model is judged once; nothing is trained"
+        return
     yield (f"  {known['rounds']} rounds and {known['validations']} validations; a round lasts as long as the slowest "
            "site's steps" + (f", at most {study.rounds.deadline:g} s" if study.rounds.deadline else ""))  # fmt: skip
 

@@ -40,6 +40,10 @@ def study_schema() -> dict[str, Any]:
         "required": ["steps", "epochs"],
         "properties": {"steps": {"type": "integer"}, "epochs": {"type": "integer"}},
     }
+    # Nor is anything trained without rounds.
+    judges = {"properties": {"rounds": {"properties": {"number": {"const": 0}}, "required": ["number"]}}}
+    schema["required"].remove("training")
+    schema["anyOf"] = [{"required": ["training"]}, {**judges, "required": ["rounds", "start"]}]
     for key, registry in (("net", NETS), ("loss", LOSSES), ("strategy", STRATEGIES), ("update", UPDATES)):
         default = schema["properties"][key].get("default")
         schema["properties"][key] = {**_choice(registry, definitions), "default": default}

@@ -45,7 +45,7 @@ def figures(study: Study, state: State, events: Sequence[Event]) -> Figures:
     for e in events:
         if e["event"] == "evaluated" and e["part"] == "validation" and e["num-examples"] > 0:
             curve.setdefault(e["round"], []).append(e["dice"])
-    rounds = sorted(number for number, dice in curve.items() if len(dice) >= fewest)
+    rounds = sorted(number for number, dice in curve.items() if number and len(dice) >= fewest)
     points = [Point(round=number, dice=fmean(curve[number])) for number in _some(rounds)]
     return Figures(
         round=chosen,

@@ -106,7 +106,11 @@ class Run:
             self._spool.clear()
             self._counted(state)
         if not state.finished:
+            if not self.study.trains:
+                self._validate_start(state, flat)
             self._final_test(state)
+            if not self.study.trains:
+                self._check_judged()
             state.seconds += time.monotonic() - mark
             state.finished = True
             self._checkpoints.write(state)
@@ -246,6 +250,25 @@ class Run:
         scores = self._evaluate(flat, self._validate_on, state.round, "validation", state)
         asked = [n for n, m in self._validate_on.items() if m.validation > 0 and self._consent.measures(n)]
         return scores if asked and set(asked) == scores.keys() else None
+
+    def _validate_start(self, state: State, flat: Flat) -> None:
+        """Validate the model with which a study begins that trains nothing: once, for after the test no site would."""
+        if not any(e["event"] == "checkpoint" for e in read_events(self._events.path)):
+            self._evaluate(flat, self._validate_on, 0, "validation", state)
+            self._counted(state)
+
+    def _check_judged(self) -> None:
+        """Hold the answers of a study that trains nothing against its quorum; raises RoundError."""
+        may = [n for n, m in self._test.items() if m.validation + m.test and self._consent.measures(n)]
+        judged = {e["site"] for e in read_events(self._events.path) if e["event"] == "evaluated"}
+        needed = max(1, math.ceil(self.study.rounds.quorum * len(may) - 1e-9))
+        if len(judged) < needed:
+            self._events.append("stopped", round=0, replies=len(judged), needed=needed)
+            raise RoundError(
+                f"{self.folder.name}: {len(judged)} of {len(may)} sites judged the model, {needed} are needed "
+                f"(rounds.quorum); {self._events.path} says why each failed. Go on with fedscan run resume "
+                f"{self.folder.name}, in a simulation with --resume"
+            )
 
     def _final_test(self, state: State) -> None:
         chosen = state.best_round or state.round

@@ -12,6 +12,7 @@ from common.study import Choice, Study
 from common.wording import shown
 
 POOLED = "pooled"  # the name of the site that has all training cases
+GIVEN = "given"  # the one method of a study that trains nothing
 LEAVE_ONE_OUT = "leave_one_out"  # among the compared strategies: the study's own, each site left out in turn
 
 
@@ -59,13 +60,20 @@ class Method:
     kind: str
 
 
+def judging(study: Study, sites: Sequence[str]) -> list[Arm]:
+    """The one run of a study that trains nothing: the given model at every site."""
+    return [Arm(GIVEN, study, tuple(sites))]
+
+
 def methods(compare: Sequence[Choice], left_out: Choice | None = None) -> list[Method]:
-    """All rows of the comparison, in the order in which they are shown.
+    """All rows of the comparison, in the order in which they are shown; a study that trains nothing compares nothing.
 
     Args:
         compare: The compared strategies.
         left_out: The strategy with which each site is left out in turn, if one is.
     """
+    if not compare:
+        return [Method(GIVEN, "The given model", "federated")]
     federated = [Method(key, _title(choice), "federated") for key, choice in keyed(compare).items()]
     if left_out is not None:
         federated.append(Method(LEAVE_ONE_OUT, f"{_title(left_out)}, the site left out", "probe"))

@@ -66,8 +66,15 @@ class Phantoms(Section):
 
 
 def compared(document: Document, study: Study) -> tuple[Choice, ...]:
-    """The strategies to compare: those of `compare:`, then the study's own unless it is among them."""
+    """The strategies to compare: those of `compare:`, then the study's own unless it is among them.
+
+    None where nothing is trained.
+    """
     section = {k: v for k, v in document.data.items() if k == "compare"}
+    if not study.trains:
+        if section:
+            raise document.error(("compare",), "rounds.number is 0, so nothing is trained or compared; leave this out")
+        return ()
     choices = [*document.validate(Compared, section).compare, study.strategy]
     return tuple(c for i, c in enumerate(choices) if c not in choices[:i] and c.name != LEAVE_ONE_OUT)
 
@@ -127,7 +134,7 @@ def simulated_sites(
     for site in sites:
         if site.name in RESERVED:
             raise document.error((given[0], site.name), f"a site may not be called '{site.name}'")
-    if not any(site.use == "train" for site in sites):
+    if study.trains and not any(site.use == "train" for site in sites):
         raise document.error((given[0],), "no site is left to train on")
     keeping = [c.name for c in compared(document, study) if keeps_layers(study.model_copy(update={"strategy": c}))]
     what = "rounds.buffers: local" if study.rounds.buffers == "local" else ", ".join(keeping)

@@ -68,8 +68,9 @@ class Bars(Watcher):
         elif event["event"] == "failed":
             self._console.print(f"{arm.run} round {event['round']}: [red]{event['site']}: {event['why']}[/red]")
         elif event["event"] == "finished":
-            self._console.print(f"{arm.run}: {event['round']} rounds in {event['seconds']:.0f} s, "
-                                f"best after round {event['best_round']}")  # fmt: skip
+            rounds = f"{event['round']} rounds in" if event["round"] else "judged in"
+            best = f", best after round {event['best_round']}" if event["round"] else ""
+            self._console.print(f"{arm.run}: {rounds} {event['seconds']:.0f} s{best}")
 
 
 def run(
@@ -81,6 +82,10 @@ def run(
     document = Document.read(study or DEMO)
     parsed = study_of(document)
     fits(document, parsed)
+    if not parsed.trains and seeds > 1:
+        raise StudyError(
+            "--seeds: the study trains nothing (rounds.number: 0), so every seed says the same; leave it out"
+        )
     folder = _folder(out, f"{parsed.name}-{parsed.digest()[:8]}", resume)
     sites = simulated_sites(document, parsed, data, folder, phantom)
     simulation = Simulation(
@@ -141,5 +146,8 @@ def _folder(out: Path, name: str, resume: bool) -> Path:
     while (out / f"{name}-{number}").exists():
         number += 1
     if resume and number == 1:
-        raise StudyError(f"nothing to resume: {out} holds no simulation of this study ({name})")
+        raise StudyError(
+            f"nothing to resume: {out} holds no simulation of this study ({name}). To begin one: the same command "
+            "without --resume"
+        )
     return out / f"{name}-{number - 1 if resume else number}"

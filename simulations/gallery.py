@@ -11,7 +11,7 @@ from client.data.cache import load_image, load_meta, load_truth
 from client.data.preprocess import restore
 from client.inference import segment
 from server.report.verdict import choose
-from simulations.arms import keyed
+from simulations.arms import GIVEN, keyed
 from simulations.baselines import best_model
 from simulations.pictures import overlay
 from simulations.simulation import Simulation
@@ -26,7 +26,7 @@ def paint(simulation: Simulation, cases: list[Row], costs: list[Row]) -> Iterato
     """
     strategies = keyed(simulation.compare)
     own = next((key for key, choice in strategies.items() if choice == simulation.study.strategy), None)
-    choice = choose(costs, list(strategies), own)
+    choice = choose(costs, list(strategies) or [GIVEN], own)
     mine = [c for c in cases if choice and c["method"] == choice.method and _score(c) >= 0]
     if choice is None or not mine:
         return

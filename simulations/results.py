@@ -64,6 +64,7 @@ def collect(simulation: Simulation) -> Row:
         "device": str(pick_device(simulation.sites[0].device)),
         "started": min(started),
         "seeds": _seeds(simulation),
+        "judged": not simulation.study.trains,
         "labels": list(simulation.study.data.labels),
         "sites": sites,
         "metrics": [
@@ -171,7 +172,7 @@ def _sites(simulation: Simulation) -> list[Row]:
         data = site.data(study)
         cases = (*data.train, *data.validation, *data.test)
         rows.append({
-            "name": site.config.name, "use": site.config.use, "train": len(data.train),
+            "name": site.config.name, "use": site.config.use if study.trains else "train", "train": len(data.train),
             "validation": len(data.validation), "test": len(data.test), "patients": len({c.patient for c in cases}),
             "findings": [{"code": f.code, "severity": f.severity, "case": f.case, "what": f.what, "remedy": f.remedy}
                          for f in folded(data.findings, len(data.found))],

@@ -138,7 +138,7 @@ def _run_arms(simulation: Simulation, study: Study, folder: Path, plan: Sequence
         if missing:
             raise DataError(f"these sites did not answer: {', '.join(sorted(missing))}")
         test = [members[c.name] for c in field.configs]
-        real = [members[name] for name in field.training]
+        real = [members[name] for name in field.training] if study.trains else test
         for arm in plan:
             train = [members[name] for name in arm.train]
             watcher.phase(f"seed {study.seed}: {arm.run}", _updates(arm, train))

@@ -7,7 +7,7 @@ from typing import Literal
 
 from client.site import SiteConfig
 from common.study import Choice, Study
-from simulations.arms import Arm, Method, arms, methods
+from simulations.arms import Arm, Method, arms, judging, methods
 from simulations.sites import Field
 
 Engine = Literal["inline", "ray"]
@@ -20,7 +20,7 @@ class Simulation:
     Attributes:
         study: The study; its seed is the first of `seeds` consecutive ones.
         sites: The simulated sites.
-        compare: The strategies that are compared.
+        compare: The strategies that are compared; none where the study trains nothing.
         out: Folder of the simulation.
         cache: Folder of prepared cases.
         leave_one_out: Whether the study's own strategy is also trained without each of the sites.
@@ -39,6 +39,8 @@ class Simulation:
 
     def arms(self, study: Study, training: Sequence[str]) -> list[Arm]:
         """All runs of one seed over the sites that train."""
+        if not study.trains:
+            return judging(study, [c.name for c in self.sites])
         return arms(study, self.compare, training, self.leave_one_out)
 
     def methods(self) -> list[Method]:

@@ -72,7 +72,8 @@ class Field:
             )
             for c in self.configs
         ]
-        training = [s for s in sites if s.config.use == "train"]
+        # Where all are for the test, nothing is trained and nothing pooled.
+        training = [s for s in sites if s.config.use == "train"] or sites
         pooled = SiteConfig(name=POOLED, data=Path(), device=training[0].config.device)
         everything = OpenSite(
             pooled, self.homes / POOLED, lambda study: _union([s.data(study) for s in training]),

@@ -154,8 +154,9 @@ def _refuse(study: Study, site: SiteConfig, data: SiteData) -> None:
             f"site {site.name}: {len(errors)} problem(s), and the study refuses bad cases:\n"
             f"{_listed(errors, len(errors))}"
         )
-    if not (data.train if site.use == "train" else data.usable):
-        purpose = "for training" if site.use == "train" else "for testing"
+    trains = site.use == "train" and study.trains
+    if not (data.train if trains else data.usable):
+        purpose = "for training" if trains else "for testing"
         raise DataError(
             f"site {site.name}: no case of {site.data} can be used {purpose} ({len(data.usable)} usable, "
             f"{len(data.findings)} finding(s)). {_listed(_worst_first(data.findings), 5) or 'Add annotated cases.'}"

@@ -19,7 +19,7 @@ def targets(patients: int, evaluation: Evaluation) -> dict[Part, int]:
     """How many of `patients` belong to each part.
 
     Shares are rounded half up. From three patients on, every part whose share is not 0 has at least one; training
-    always has at least one. With one or two patients rounding alone decides.
+    always has at least one, unless the shares leave it nothing. With one or two patients rounding alone decides.
     """
 
     def rounded(share: float) -> int:
@@ -27,11 +27,14 @@ def targets(patients: int, evaluation: Evaluation) -> dict[Part, int]:
         return max(number, 1) if share > 0 and patients >= 3 else number
 
     validation, test = rounded(evaluation.validation), rounded(evaluation.test)
-    while validation + test >= max(patients, 1) and validation + test > 0:
+    most = max(patients - 1, 0) if evaluation.leaves_training else patients
+    while validation + test > most:
         if validation >= test:
             validation -= 1
         else:
             test -= 1
+    if not evaluation.leaves_training:
+        test = patients - validation
     return {"train": patients - validation - test, "validation": validation, "test": test}
 
 

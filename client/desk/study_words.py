@@ -78,8 +78,6 @@ def _short(shown: Shown) -> Iterator[str]:
     approval = shown.standing.approval
     study = to_be_read(approval)
     known = facts(study)
-    rounds, sent = study.rounds.number, known["bytes_per_site"]["sent"]
-    update = in_bytes(known["update"]["bytes"])
     yield f"Study {study.name} wants to use scans of {shown.site}: it {_state(shown.standing)}"
     yield from (f"  {_said(d)}" for d in approval.decisions)
     if shown.standing.refused:
@@ -90,10 +88,34 @@ def _short(shown: Shown) -> Iterator[str]:
     yield ""
     yield "In short"
     kind = f"{'pictures' if study.data.dimensions == 2 else 'scans'} ({_and(study.data.channels)})"
-    yield f"  What is learnt   a program learns to outline {_and(study.data.labels)} in {kind}"
+    does = "What is learnt   a program learns" if study.trains else "What is judged   a program that has learnt"
+    yield f"  {does} to outline {_and(study.data.labels)} in {kind}"
     yield "  From what        the scans that site.yaml names, and the outlines that experts drew in them"
     yield from (f"                   {label}: in your masks {value}" for label, value in shown.labels.items())
+    if study.start is not None:
+        yield f"  Given model      its file's SHA-256 begins with {study.start.sha256[:16]}; the coordinator has it"
+    yield from _in_rounds(study, known) if study.trains else _judged(study)
+    yield f"  To whom          the coordinator at {shown.coordinator} (its signing key: {shown.key[:16]})"
+    if study.trains:
+        yield "                   the mean of all hospitals' nets, and mean scores in the end, come to each of them"
+        yield "  Keep in mind     such numbers can tell something of the scans behind them, most of all of few scans"
+    else:
+        yield "                   mean scores in the end, and the model, come to each hospital"
+        yield "  Keep in mind     a mean over few scans tells of each of them"
+    yield "  Change of mind   fedscan site study withdraw stops it at any time; what was sent cannot be called back"
+
+
+def _judged(study: Study) -> Iterator[str]:
+    """A study that trains nothing."""
     kept = study.evaluation
+    yield f"                   {kept.validation + kept.test:.0%} of the patients judge it; nobody's scans teach it"
+    yield "  How long         each of those scans is looked at once"
+    yield "  What leaves      how many cases, mean scores, seconds. No weights, no scan, no outline, no name, no date"
+
+
+def _in_rounds(study: Study, known: dict[str, Any]) -> Iterator[str]:
+    rounds, sent = study.rounds.number, known["bytes_per_site"]["sent"]
+    update, kept = in_bytes(known["update"]["bytes"]), study.evaluation
     yield (f"                   of the patients {kept.validation:.0%} only check each result, {kept.test:.0%} only "
            "judge the last one; the others teach")  # fmt: skip
     steps = known["steps_per_round"]
@@ -101,10 +123,6 @@ def _short(shown: Shown) -> Iterator[str]:
     yield f"  How long         {rounds} rounds of {each} each; a round takes minutes with a GPU, longer without"
     yield f"  What leaves      after each round the numbers of the trained net, {update}; in all {in_bytes(sent)}"
     yield "                   with them: how many cases, mean scores, seconds. No scan, no outline, no name, no date"
-    yield f"  To whom          the coordinator at {shown.coordinator} (its signing key: {shown.key[:16]})"
-    yield "                   the mean of all hospitals' nets, and mean scores in the end, come to each of them"
-    yield "  Keep in mind     such numbers can tell something of the scans behind them, most of all of few scans"
-    yield "  Change of mind   fedscan site study withdraw stops it at any time; what was sent cannot be called back"
 
 
 def _compared(before: Approval | None, study: Study) -> Iterator[str]:

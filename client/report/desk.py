@@ -59,8 +59,9 @@ def list_models(home: Path, as_json: bool) -> bool:
         for m in models:
             test = m.card.figures.test
             run = m.card.run + (f", this site's own ({m.card.own})" if m.card.own else "")
+            sites = m.card.figures.sites or (test.sites if test else 0)
             table.add_row(
-                m.name, f"{m.came.astimezone():%Y-%m-%d %H:%M}", run, str(m.card.figures.sites),
+                m.name, f"{m.came.astimezone():%Y-%m-%d %H:%M}", run, str(sites or "–"),
                 f"{test.dice:.3f}" if test else "–",
             )  # fmt: skip
         Console().print(table)
@@ -89,7 +90,10 @@ def show_model(home: Path, name: str, as_json: bool) -> None:
     if card.own:
         click.echo(f"  own     {card.own}: this site ended with it; the figures are those of the global model")
     click.echo(f"  net     {bundle.study.net.name}, {card.parameters:,} numbers")
-    click.echo(f"  learnt  at {f.sites} hospitals on {f.cases} cases")
+    if bundle.study.trains:
+        click.echo(f"  learnt  at {f.sites} hospitals on {f.cases} cases")
+    else:
+        click.echo("  judged  in this study, not trained: the model was given")
     labels = [f"{label.value} {label.name}{f' ({label.code})' if label.code else ''}" for label in card.labels[1:]]
     click.echo(f"  masks   {', '.join(labels)}")
     for what, scores in (("validation", f.validation), ("test", f.test)):

@@ -20,7 +20,7 @@ from client.work.ledger import Line, line_of
 from common import wire
 from common.errors import IdentityError
 from common.start import random_weights
-from common.study import Study
+from common.study import Part, Study
 from common.uplink import Uplink
 from common.wire import ARRAYS, METRICS, Schema, Task
 
@@ -52,6 +52,16 @@ def rehearse(home: Path, study: Study) -> Iterator[Line]:
         yield from _round(config.model_copy(update={"name": site}), home / "cache", Path(folder), study, schema, to)
 
 
+def _tasks(study: Study) -> tuple[Task, ...]:
+    """What is asked first; of a study that trains nothing the whole of it."""
+    join = Task(run=RUN, round=0, kind="join")
+    if study.trains:
+        validation = Task(run=RUN, round=1, kind="evaluate", part="validation", acknowledged=1)
+        return join, Task(run=RUN, round=1, kind="train"), validation
+    parts: tuple[Part, ...] = ("validation", "test")
+    return join, *(Task(run=RUN, round=0, kind="evaluate", part=p) for p in parts if getattr(study.evaluation, p))
+
+
 def _round(config: SiteConfig, cache: Path, folder: Path, study: Study, schema: Schema, to: str) -> Iterator[Line]:
     opened = OpenSite(
         config, folder, lambda s: prepare(s, config, cache=cache, home=folder), Workplace(pick_device(config.device)),
@@ -60,11 +70,7 @@ def _round(config: SiteConfig, cache: Path, folder: Path, study: Study, schema: 
     app = make_app(lambda context: opened)
     wire.become(run_id=1, node_id=_NODE)
     weights = wire.record(random_weights(study, schema))
-    for task in (
-        Task(run=RUN, round=0, kind="join"),
-        Task(run=RUN, round=1, kind="train"),
-        Task(run=RUN, round=1, kind="evaluate", part="validation", acknowledged=1),
-    ):
+    for task in _tasks(study):
         asked = wire.instruction(_NODE, study, task, None if task.kind == "join" else weights, None)
         wire.stamp(asked)
         context = Context(run_id=1, node_id=_NODE, node_config={}, state=RecordDict(), run_config={})

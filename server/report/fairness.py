@@ -49,7 +49,7 @@ def other_metric(scores: Scores) -> dict[str, Any]:
             {"s": scores.summary(m, place), "best": m in first, "incomplete": bool(scores.missing(m, place))}
             for m in scores.methods
         ]
-        name = "Mean of training sites" if place is None else place
+        name = f"Mean of {scores.group}" if place is None else place
         rows.append({"name": name, "total": place is None, "unseen": place in scores.unseen, "cells": cells})
     return {"measure": scores.measure, "rows": rows}
 

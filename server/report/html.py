@@ -122,8 +122,13 @@ def templates() -> Environment:
 
 def key_figures(scores: Scores, verdict: Verdict) -> list[dict[str, Any]]:
     """The means that the verdict compares, federation first."""
-    if verdict.federated is None or not verdict.comparisons:
+    if verdict.federated is None or not (verdict.comparisons or scores.judged):
         return []
+    if scores.judged:
+        found = scores.summary(verdict.federated, None)
+        title, mean = scores.titles[verdict.federated], found.mean if found else None
+        return [{"method": verdict.federated, "title": title, "mean": mean,
+                 "incomplete": bool(scores.missing(verdict.federated, None))}]  # fmt: skip
     means = {verdict.federated: verdict.comparisons[0].means[0]}
     means |= {d.second: d.means[1] for d in verdict.comparisons}
     return [
@@ -181,7 +186,7 @@ def _heat_row(scores: Scores, site: str | None, span: tuple[float, float]) -> di
         for m, s in row.items()
     }
     patients = max((s.patients for s in row.values() if s), default=0)
-    return {"name": site or "Mean of training sites", "place": site, "cells": cells, "patients": patients}
+    return {"name": site or f"Mean of {scores.group}", "place": site, "cells": cells, "patients": patients}
 
 
 def shade(value: float, span: tuple[float, float]) -> float:

@@ -46,8 +46,9 @@ def cost(events: Sequence[Event], sites: Sequence[str], crossed: bool = True) ->
     up, down = sizes(events) if crossed else (0, 0)
     last = next((e for e in reversed(events) if "best_round" in e), {})
     best = last.get("best_round") or None
+    of = best if trained else 0
     dice = {e["site"]: e["dice"] for e in evaluated
-            if e["part"] == "validation" and e["num-examples"] > 0 and e["round"] == best}  # fmt: skip
+            if e["part"] == "validation" and e["num-examples"] > 0 and e["round"] == of}  # fmt: skip
     ordered = [dice[s] for s in sorted(dice, key=lambda s: sites.index(s) if s in sites else len(sites))]
     return {
         "seconds": last.get("seconds", 0.0), "updates": int(sum(e["steps"] for e in trained)),

@@ -26,6 +26,7 @@ from server.report.html import templates
 from server.report.measures import measures
 from server.report.own import choices
 from server.report.rounds import cost, curve, sizes
+from server.report.sentences import number
 from server.service.delivery import read_delivery
 
 FORMAT = 1
@@ -54,7 +55,7 @@ def write_run_report(folder: Path, study: Study, status: str, why: str | None = 
     schema = Schema.of(study)
     checkpoints = Checkpoints(folder / "checkpoints", study.digest(), schema)
     state = checkpoints.state()
-    if state is None or state.round == 0:
+    if state is None or (state.round == 0 and (study.trains or not state.finished)):
         raise StudyError(f"the run {folder.name} has no finished round yet; see: fedscan run watch {folder.name}")
     events = read_events(folder / "events.jsonl")
     found = facts(folder.name, study, state, events) | {"status": status, "why": why}
@@ -86,6 +87,7 @@ def facts(run: str, study: Study, state: State, events: Sequence[Event]) -> Row:
         "versions": versions(),
         "started": started.get("time"),
         "ended": events[-1]["time"] if events else None,
+        "judged": judged(study, sites),
         "round": state.round,
         "rounds": study.rounds.number,
         "labels": list(study.data.labels),
@@ -106,6 +108,21 @@ def facts(run: str, study: Study, state: State, events: Sequence[Event]) -> Row:
         ],
         "model": _model(study, state, chosen),
     }  # fmt: skip
+
+
+def judged(study: Study, sites: Sequence[Row]) -> str | None:
+    """What came of a study that trained nothing, in a sentence; None where something was trained."""
+    if study.trains or study.start is None:
+        return None
+    part = "test" if study.evaluation.test else "validation"
+    dice = {s["name"]: s[part]["dice"] for s in sites if s[part]}
+    said = f"The given model ({study.start.sha256[:12]}) was judged and nothing was trained."
+    if not dice:
+        return f"{said} No site has told a score."
+    low, high = min(dice, key=dice.__getitem__), max(dice, key=dice.__getitem__)
+    where = f"at {len(dice)} sites" if len(dice) > 1 else f"at {low}"
+    spread = f", from {number(dice[low])} at {low} to {number(dice[high])} at {high}" if len(dice) > 1 else ""
+    return f"{said} Its mean {part} Dice {where} is {number(fmean(dice.values()))}{spread}."
 
 
 def render(found: Mapping[str, Any]) -> str:
@@ -158,9 +175,9 @@ def _site(name: str, events: Sequence[Event], chosen: int) -> Row:
     }
 
 
-def _scores(evaluated: Sequence[Event], part: str, number: int) -> Row | None:
+def _scores(evaluated: Sequence[Event], part: str, of_round: int) -> Row | None:
     """Cases and mean Dice of a site, also by label, and what it told of each metric and label."""
-    of = [e for e in evaluated if e["part"] == part and e["round"] == number and e["num-examples"] > 0]
+    of = [e for e in evaluated if e["part"] == part and e["round"] == of_round and e["num-examples"] > 0]
     if not of:
         return None
     last = of[-1]

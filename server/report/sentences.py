@@ -41,6 +41,25 @@ def caveat(d: Difference) -> str:
     return f" Incomplete: something failed for {listed(d.incomplete) if d.site is None else 'this site'}."
 
 
+def judged(scores: Scores, method: str) -> list[str]:
+    """How a given model does: the mean over the sites, and where it does worst and best."""
+    total = scores.summary(method, None)
+    found = {s: summary for s in scores.trained if (summary := scores.summary(method, s))}
+    if total is None or not found:
+        return ["No site has a test case with a score."]
+    sure = ""
+    if total.low is not None and total.high is not None:
+        sure = f" (95 % interval {number(total.low)} to {number(total.high)})"
+    where = f"On average over the {len(found)} sites" if len(found) > 1 else f"At {next(iter(found))}"
+    people = f"{total.patients} patient{'s' if total.patients != 1 else ''}"
+    said = [f"{where} its mean Dice on test scans is {number(total.mean)}{sure}, over {people}."]
+    if len(found) > 1:
+        low, high = (pick(found, key=lambda s: found[s].mean) for pick in (min, max))
+        lowest, highest = number(found[low].mean), number(found[high].mean)
+        said.append(f"It is lowest at {low} ({lowest}) and highest at {high} ({highest}).")
+    return said
+
+
 def against_local(scores: Scores, d: Difference) -> str:
     """The main comparison."""
     sites = len(scores.trained)

@@ -90,6 +90,7 @@ class Scores:
         self.kinds: dict[str, str] = {m["key"]: m["kind"] for m in results["methods"]}
         self.trained: list[str] = [s["name"] for s in results["sites"] if s["use"] != "test"]
         self.unseen: list[str] = [s["name"] for s in results["sites"] if s["use"] == "test"]
+        self.judged = bool(results.get("judged"))  # nothing was trained: one given model
         self.labels: list[str] = list(results["labels"])
         self.seeds: list[int] = list(results["seeds"])
         self.failures: list[Failure] = find_failures(results)
@@ -103,6 +104,11 @@ class Scores:
     def sites(self) -> list[str]:
         """All sites, those that trained first."""
         return self.trained + self.unseen
+
+    @property
+    def group(self) -> str:
+        """What the sites are called over which means are taken."""
+        return "all sites" if self.judged else "training sites"
 
     def rows(self, method: str, site: str) -> list[Row]:
         """The rows by which the method is judged at `site`.
@@ -157,7 +163,11 @@ class Scores:
     def contest(self, site: str | None, label: str | None = None) -> dict[str, float | None]:
         """The means that compete at `site` (None: over the training sites); an incomplete mean does not."""
         found = {m: self.summary(m, site, label) for m in self.methods}
-        rivals = {m for m, s in found.items() if s and self.kinds[m] != PROBE and not self.missing(m, site)}
+        rivals = {
+            m
+            for m, s in found.items()
+            if s and not self.judged and self.kinds[m] != PROBE and not self.missing(m, site)
+        }
         return {m: s.mean if s and m in rivals else None for m, s in found.items()}
 
     def of_model(self, method: str, trained_on: str, site: str) -> list[CaseScore]:

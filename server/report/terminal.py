@@ -22,7 +22,8 @@ def print_summary(results: Mapping[str, Any], console: Console) -> None:
         results: The content of `results.json`.
     """
     scores = Scores(results)
-    table = Table(title="Mean Dice on test scans (best in bold)", title_justify="left", title_style="bold")
+    title = "Mean Dice on test scans" + ("" if scores.judged else " (best in bold)")
+    table = Table(title=title, title_justify="left", title_style="bold")
     # Text, not markup: names come from files.
     table.add_column("site", overflow="ellipsis", no_wrap=True, max_width=26)
     for method in scores.methods:
@@ -31,7 +32,7 @@ def print_summary(results: Mapping[str, Any], console: Console) -> None:
         table.add_row(Text(site), *_cells(scores, site))
     if len(scores.trained) > 1:
         table.add_section()
-        table.add_row("mean of training sites", *_cells(scores, None))
+        table.add_row(f"mean of {scores.group}", *_cells(scores, None))
     if scores.unseen:
         table.add_section()
     for site in scores.unseen:

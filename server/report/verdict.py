@@ -38,6 +38,8 @@ class Verdict:
 def judge(results: Mapping[str, Any], scores: Scores | None = None) -> Verdict:
     """The verdict on the simulation in `results` (the content of `results.json`)."""
     scores = scores or Scores(results)
+    if scores.judged:
+        return _judged(scores)
     candidates = [m for m in scores.methods if scores.kinds[m] == "federated"]
     choice = choose(results["costs"], candidates, results["study"].get("method"))
     if choice is None:
@@ -67,6 +69,13 @@ def judge(results: Mapping[str, Any], scores: Scores | None = None) -> Verdict:
         reasons.append(sentences.seeds(overall[LOCAL], len(scores.seeds)))
     reasons.append(sentences.selection(scores, federated, choice.why, len(candidates)))
     return Verdict(tone, headline, tuple(filter(None, reasons)), federated, tuple(overall.values()), tuple(sites))
+
+
+def _judged(scores: Scores) -> Verdict:
+    """What is said of a given model, which nothing was trained beside."""
+    (method,) = scores.methods
+    headline = "Judged, not trained: a given model at the sites of this study."
+    return Verdict("none", headline, tuple(filter(None, sentences.judged(scores, method))), method, (), ())
 
 
 @dataclass(frozen=True)

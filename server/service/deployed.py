@@ -71,9 +71,9 @@ def run_study(
     channel = Sealed(manifests, enrolled, coordinator.id, heard)
     consent = Consent(folder / "consent.json", events)
     gathering = Gathering(link, channel, folder, manifests.order.run, consent, events, stop)
-    members = gathering.members(sites, study.rounds.quorum)
+    members = gathering.members(sites, study.rounds.quorum, study.trains)
     run = Run(
-        link.grid, study, folder, [m for m in members if m.train], members, None, listener, channel,
+        link.grid, study, folder, [m for m in members if m.train or not study.trains], members, None, listener, channel,
         Deadlines(study.rounds.deadline), stop, consent, gathering.again, kept_start(coordinator.home, study),
     )  # fmt: skip
     return run.start()

@@ -68,12 +68,13 @@ class Gathering:
         self._stop = stop
         self._told: dict[str, str] = {}
 
-    def members(self, sites: Sequence[str] | None, quorum: float) -> list[Member]:
+    def members(self, sites: Sequence[str] | None, quorum: float, trains: bool = True) -> list[Member]:
         """The run's sites by name: asked when it begins, then kept in its folder.
 
         Args:
             sites: Who is wanted; all that are enrolled if none.
             quorum: Share of those who may take part that must be able to train.
+            trains: False where nothing is trained: they must be able to judge a model.
 
         Raises:
             StudyError: A site that is wanted is not enrolled.
@@ -86,7 +87,7 @@ class Gathering:
             unknown = sorted(set(wanted) - there.keys())
             if unknown or not wanted:
                 raise StudyError(f"not enrolled: {', '.join(unknown) or 'nobody is'}; see: fedscan server site list")
-            self._keep(self._joined(wanted, quorum))
+            self._keep(self._joined(wanted, quorum, trains))
         # A node's number is Flower's and dies with its process; who was revoked since has none and is parted with.
         return [Member(**{**asdict(m), "node_id": there.get(m.name, 0)}) for m in kept_members(self._folder)]
 
@@ -102,7 +103,7 @@ class Gathering:
             self._consent.agreed(name, during)
         return list(found.values())
 
-    def _joined(self, wanted: Sequence[str], quorum: float) -> list[Member]:
+    def _joined(self, wanted: Sequence[str], quorum: float, trains: bool) -> list[Member]:
         """Ask until all have said how many cases they have or why not, or patience ends and there are enough."""
         members: dict[str, Member] = {}
         start = time.monotonic()
@@ -120,10 +121,11 @@ class Gathering:
         for name in members:
             self._consent.agreed(name, 0)
         may = [s for s in wanted if self._consent.trains(s)]
-        able = [m for m in members.values() if m.train]
+        able = [m for m in members.values() if (m.train if trains else m.validation + m.test)]
+        cases = "training cases" if trains else "cases to judge on"
         if len(able) < max(1, quorum * len(may)):
             raise RoundError(
-                f"{len(able)} of {len(may)} sites that may take part joined with training cases"
+                f"{len(able)} of {len(may)} sites that may take part joined with {cases}"
                 + "".join(f"; {s}: {self._consent.why(s)}" for s in wanted if s not in may)
                 + "; see fedscan run watch for why"
             )

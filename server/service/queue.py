@@ -41,7 +41,7 @@ class RunRecord(Record):
         name: The run's name, from its order.
         study: The study's name.
         digest: The study's.
-        rounds: How many it has.
+        rounds: How many it has; 0 judges a given model.
         sites: Those that shall take part; none for all that are enrolled when it begins.
         status: Where it stands.
         why: Why it failed.
@@ -54,7 +54,7 @@ class RunRecord(Record):
     name: RunName
     study: Name
     digest: Sha256
-    rounds: int = Field(ge=1)
+    rounds: int = Field(ge=0)
     sites: tuple[Name, ...] | None = Field(None, min_length=1, max_length=1000)
     status: Status
     why: str | None = Field(None, max_length=WHY)

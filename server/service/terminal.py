@@ -85,6 +85,8 @@ def _table(title: str | None, *columns: str) -> Table:
 
 def _progress(state: RunState) -> str:
     p, done = state.progress, f"{state.progress.round} of {state.record.rounds} rounds"
+    if not state.record.rounds:
+        return "judges a given model"
     return done if p.best_metric is None else f"{done}, best Dice {number(p.best_metric)} (round {p.best_round})"
 
 

@@ -69,7 +69,7 @@ class Watched:
     def rest(self) -> float | None:
         """Seconds that the other rounds will take, if they take as long as those so far."""
         marks = [datetime.fromisoformat(e["time"]) for e in self.events if e["event"] in ("started", "checkpoint")]
-        if self.record is None or len(marks) < 2:
+        if self.record is None or not self.record.rounds or len(marks) < 2:
             return None
         return (marks[-1] - marks[0]).total_seconds() / (len(marks) - 1) * (self.record.rounds - self.round())
 
@@ -122,16 +122,19 @@ def screen(watched: Watched) -> RenderableType:
     done, best, rest = watched.round(), watched.best(), watched.rest()
     parts: list[RenderableType] = [head]
     bar = Table.grid(padding=(0, 1))
-    facts = [f"{done} of {record.rounds} rounds"]
+    facts = [f"{done} of {record.rounds} rounds" if record.rounds else "a given model is judged"]
     facts += [f"best Dice {number(best[1])} (round {best[0]})"] if best else []
     facts += [f"about {duration(rest)} left"] if rest and not watched.ended else []
-    bar.add_row(ProgressBar(total=record.rounds, completed=done, width=30), " · ".join(facts))
+    bar.add_row(
+        ProgressBar(total=record.rounds or 1, completed=done or watched.ended, width=30),
+        " · ".join(facts),
+    )
     parts.append(bar)
     asked = watched.asked()
     if asked is not None and record.status == "running":
         left = watched.left(datetime.now(UTC))
         until = "" if left is None else f", waits {duration(max(left.total_seconds(), 0.0))} more at most"
-        what = "joining" if asked["what"] == "join" else f"round {asked['round']}: {DOING[asked['what']]}"
+        what = "joining" if asked["what"] == "join" else _during(asked["round"], DOING[asked["what"]])
         parts.append(Text(f"{what}{until}"))
     parts.append(_sites(watched.sites()))
     if record.why:
@@ -146,7 +149,9 @@ def line(event: Event) -> str | None:
             f"{DOING[e['what']]}: asked {', '.join(e['sites'])}"
             + (f"; waits {duration(e['deadline'])} at most" if e.get("deadline") else "")
         ),
-        "joined": lambda e: f"{e['site']} joined with {e['train']} training cases",
+        "joined": lambda e: (
+            f"{e['site']} joined with {e['train']} training cases" if e["train"] else f"{e['site']} joined"
+        ),
         "trained": lambda e: f"{e['site']} trained, loss {e['loss']:.4f}, {duration(e['seconds'])}",
         "evaluated": lambda e: f"{e['site']} {e['part']} Dice {number(e['dice'] if e['num-examples'] else None)}",
         "failed": lambda e: f"{e['site']} failed: {e['why']}",
@@ -155,15 +160,21 @@ def line(event: Event) -> str | None:
         "refused": lambda e: f"{e['site']} takes no part: {e['why']}",
         "agreed": lambda e: f"{e['site']} takes part from now on",
         "resumed": lambda e: f"goes on after round {e['after']}",
-        "stopped": lambda e: f"{e['replies']} updates came, {e['needed']} are needed",
-        "checkpoint": lambda e: f"counted; best so far is round {e['best_round']}",
-        "finished": lambda e: f"finished in {duration(e['seconds'])}; the best round is {e['best_round']}",
+        "stopped": lambda e: f"{e['replies']} {'updates' if e['round'] else 'answers'} came, {e['needed']} are needed",
+        "checkpoint": lambda e: f"counted; best so far is round {e['best_round']}" if e["round"] else "validated",
+        "finished": lambda e: (
+            f"finished in {duration(e['seconds'])}" + (f"; the best round is {e['best_round']}" if e["round"] else "")
+        ),
     }
     say = told.get(event["event"])
     if say is None:
         return None
     where = f"round {event['round']}: " if event.get("round") else ""
     return f"{event['time'][11:19]} {where}{say(event)}"
+
+
+def _during(number: int, doing: str) -> str:
+    return f"round {number}: {doing}" if number else doing
 
 
 def _sites(sites: Mapping[str, Mapping[str, Any]]) -> Table:
