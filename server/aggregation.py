@@ -1,6 +1,9 @@
 """The weighted mean over a spool: the memory of one model and one slice, however many sites."""
 
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,8 +12,9 @@ from numpy.typing import NDArray
 from common.wire import Flat, Schema
 from server.spool import Reply
 
-SLICE = 1 << 20  # elements read from each reply at a time: 4 MB of fp32
+SLICE = 1 << 18  # elements read from each reply at a time: 1 MB of fp32, in memory that the allocator keeps
 _BLOCK = 1 << 15  # elements added at a time: 256 kB of fp64
+_WORKERS = min(4, os.cpu_count() or 1)  # NumPy and reads let go of Python's lock
 
 
 def weighted_mean(schema: Schema, replies: Sequence[Reply], weights: Sequence[float]) -> Flat:
@@ -20,22 +24,26 @@ def weighted_mean(schema: Schema, replies: Sequence[Reply], weights: Sequence[fl
     batch normalisation are pooled with the between-site term, Σ w_k (σ_k² + (μ_k − μ)²); counters take the maximum.
     """
     shares = np.asarray(weights, np.float64) / np.sum(weights, dtype=np.float64)
-    result: Flat = {}
-    for dtype, n in schema.sizes.items():
-        out, product, sums = np.empty(n, dtype), np.empty(_BLOCK), np.empty(min(n, SLICE))
-        for start in range(0, n, SLICE):
-            stop = min(start + SLICE, n)
-            if dtype == "int64":
-                out[start:stop] = np.max([r.read(dtype, start, stop) for r in replies], axis=0)
-            else:
-                total = sums[: stop - start]
-                total.fill(0)
-                for reply, share in zip(replies, shares, strict=True):
-                    _add(total, reply.read(dtype, start, stop), share, product)
-                out[start:stop] = total
-        result[dtype] = out
+    result: Flat = {dtype: np.empty(n, dtype) for dtype, n in schema.sizes.items()}
+    with ThreadPoolExecutor(_WORKERS) as workers:
+        for dtype, out in result.items():
+            # One worker adds up all of a slice: who does, and when, does not show in the sums.
+            for _ in workers.map(partial(_fill, out, dtype, replies, shares), range(0, out.size, SLICE)):
+                pass
     _pool_variances(schema, replies, shares, result)
     return result
+
+
+def _fill(out: NDArray[Any], dtype: str, replies: Sequence[Reply], shares: NDArray[np.float64], start: int) -> None:
+    """The slice of `out` that begins at `start`: weighted sums, of counters the largest."""
+    stop = min(start + SLICE, out.size)
+    if dtype == "int64":
+        out[start:stop] = np.max([r.read(dtype, start, stop) for r in replies], axis=0)
+        return
+    total, product = np.zeros(stop - start), np.empty(_BLOCK)
+    for reply, share in zip(replies, shares, strict=True):
+        _add(total, reply.read(dtype, start, stop), share, product)
+    out[start:stop] = total
 
 
 def _add(total: NDArray[np.float64], values: NDArray[Any], share: np.float64, product: NDArray[np.float64]) -> None:
@@ -43,7 +51,8 @@ def _add(total: NDArray[np.float64], values: NDArray[Any], share: np.float64, pr
     for start in range(0, values.size, product.size):
         block = values[start : start + product.size]
         part = product[: block.size]
-        np.multiply(block, share, out=part)
+        part[:] = block  # first: a multiplication that converts as well is slower
+        part *= share
         total[start : start + block.size] += part
 
 

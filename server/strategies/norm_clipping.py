@@ -73,7 +73,7 @@ class NormClipping(Strategy):
         for i, reply in enumerate(fold.replies):
             factors = {kind: min(1.0, limits[kind] / norms[kind][i]) if norms[kind][i] else 1.0 for kind in KINDS}
             whole = tuple((place, factors[kind]) for kind in KINDS for place in places[kind])
-            clipped.append(Clipped(reply.site, reply.path, reply.metrics, reply.digest, fold.base["float32"], whole))
+            clipped.append(Clipped(**vars(reply), base=fold.base["float32"], factors=whole))
         return weighted_mean(fold.schema, clipped, fold.weights)
 
 

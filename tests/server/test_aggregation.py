@@ -51,6 +51,23 @@ def test_equals_numpy_average(tmp_path_factory: pytest.TempPathFactory, weights:
     np.testing.assert_allclose(weighted_mean(floats(300), replies, weights)["float32"], expected, rtol=1e-6, atol=1e-7)
 
 
+def test_sums_are_those_of_float64_in_roster_order_to_the_last_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: the sum written out, whole arrays at a time. Slices and blocks of any size do not show."""
+    n, weights = 10_007, np.array([1.0, 2.0, 7.0, 0.3, 5.0])
+    arrays = [np.random.default_rng(i).normal(size=n).astype("float32") for i in range(len(weights))]
+    total = np.zeros(n)
+    for values, share in zip(arrays, weights / weights.sum(), strict=True):
+        total = total + values.astype("float64") * share
+    replies = spooled(tmp_path, floats(n), [{"float32": a} for a in arrays])
+    for size, block in ((1 << 18, 1 << 15), (4096, 1000), (64, 64)):
+        monkeypatch.setattr(aggregation, "SLICE", size)
+        monkeypatch.setattr(aggregation, "_BLOCK", block)
+        mean = weighted_mean(floats(n), replies, [float(w) for w in weights])
+        assert mean["float32"].tobytes() == total.astype("float32").tobytes()
+
+
 def test_slices_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = [{"float32": np.random.default_rng(i).normal(size=1001).astype("float32")} for i in range(3)]
     replies = spooled(tmp_path, floats(1001), arrays)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from common.errors import CheckpointError
 from common.wire import Entry, Schema
@@ -27,6 +28,32 @@ def test_a_torn_or_foreign_reply_does_not_count(tmp_path: Path) -> None:
     assert [(r.site, r.metrics) for r in found] == [("a", {"loss": 0.5})]
     np.testing.assert_array_equal(found[0].read("float32", 2, 5), [2, 3, 4])
     assert spool.replies(4, ("a",)) == []
+
+
+def test_arrays_of_two_types_are_read_from_where_they_lie(tmp_path: Path) -> None:
+    """Oracle: safetensors' own reading of the file."""
+    schema = Schema((Entry("w", "float32", (1001,), 0, 1001), Entry("c", "int64", (7,), 0, 7)))
+    values = np.random.default_rng(0).normal(size=1001).astype("float32")
+    Spool(tmp_path, schema).add(1, "a", {"float32": values, "int64": np.arange(7) * 2**40}, {"loss": 0.5})
+    (reply,) = Spool(tmp_path, schema).replies(1, ("a",))
+    whole = load_file(reply.path)
+    for dtype, start, stop in (("float32", 0, 1001), ("float32", 998, 1001), ("int64", 0, 7), ("int64", 3, 4)):
+        found = reply.read(dtype, start, stop)
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found, whole[dtype][start:stop])
+
+
+def test_a_reply_of_another_type_does_not_count(tmp_path: Path) -> None:
+    Spool(tmp_path, SCHEMA).add(1, "a", {"float32": np.arange(6, dtype="float64")}, {})
+    assert Spool(tmp_path, SCHEMA).replies(1, ("a",)) == []
+
+
+def test_a_reply_that_shrinks_after_it_was_found_is_an_error_with_a_remedy(tmp_path: Path) -> None:
+    Spool(tmp_path, SCHEMA).add(1, "a", FLAT, {})
+    (reply,) = Spool(tmp_path, SCHEMA).replies(1, ("a",))
+    reply.path.write_bytes(reply.path.read_bytes()[:-4])
+    with pytest.raises(CheckpointError, match="ends too early; put the run's folder back"):
+        reply.read("float32", 0, 6)
 
 
 def test_only_newest_and_best_weights_are_kept(tmp_path: Path) -> None:
