@@ -12,7 +12,7 @@ from server.strategies.fedavg import FedAvg
 @described(
     StrategyCard(
         title="MOON (model-contrastive)",
-        source="Li, He and Song 2021, CVPR, equations 3 and 4, arXiv 2103.16257",
+        source="Li et al. 2021, CVPR, equations 3 and 4, arXiv 2103.16257",
         suited="sites whose pictures look unlike; a step costs three passes through the net instead of one",
         equation="site: F_k(w) + μ ℓ, ℓ = −log(exp(s_g/τ) / (exp(s_g/τ) + exp(s_p/τ))); then as FedAvg",
         site="its net as it was after the last round, one model",
