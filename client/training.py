@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import TrainingError
+from common.freezing import frozen
 from common.study import Training
 
 
@@ -22,11 +23,15 @@ class Span:
 
 
 def make_optimizer(net: nn.Module, settings: Training) -> torch.optim.Optimizer:
-    """The study's optimiser over all parameters of `net`."""
+    """The study's optimiser over the parameters of `net` that are trained; of the others no gradient is made."""
+    still = frozen(settings, [name for name, _ in net.named_parameters()])
+    for name, parameter in net.named_parameters():
+        parameter.requires_grad_(name not in still)
+    trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(net.parameters(), lr=settings.rate, weight_decay=settings.weight_decay)
+        return torch.optim.AdamW(trained, lr=settings.rate, weight_decay=settings.weight_decay)
     return torch.optim.SGD(
-        net.parameters(),
+        trained,
         lr=settings.rate,
         momentum=settings.momentum,
         nesterov=settings.momentum > 0,

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from common.errors import StudyError
+from common.freezing import frozen
 from common.nets import build_net
 from common.nets.head import head_of
 from common.study import Study
 from common.traits import traits_of
 
 Flat = dict[str, NDArray[Any]]
-Kind = Literal["parameter", "buffer", "control"]
+Kind = Literal["parameter", "frozen", "buffer", "control"]
 
 CONTROL = "control/"  # begins the names of entries that are no tensors of the net
 _DTYPES = {torch.float32: "float32", torch.int64: "int64"}
@@ -31,8 +32,9 @@ class Entry:
     """One tensor: `offset` counts elements within the flat array of its dtype.
 
     Attributes:
-        kind: A `parameter` is learnt; a `buffer` is counted or averaged by the net itself, such as batch
-            normalisation's statistics; `control` is a strategy's own, and of a parameter's shape.
+        kind: A `parameter` is learnt; a `frozen` one is not, and crosses downwards only; a `buffer` is counted or
+            averaged by the net itself, such as batch normalisation's statistics; `control` is a strategy's own, and of
+            a parameter's shape.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Schema:
         with torch.device("meta"):
             net = build_net(study)
         local, buffers = left_at_sites(net, study), {name for name, _ in net.named_buffers()}
+        still = frozen(study.training, [name for name, _ in net.named_parameters()])
         filled: dict[str, int] = {}
         entries = []
         for name, tensor in net.state_dict().items():
@@ -72,7 +75,10 @@ class Schema:
                 raise StudyError(
                     f"net {study.net.name}: tensor {name} is {tensor.dtype}; only float32 and int64 can cross"
                 )
-            dtype, kind = _DTYPES[tensor.dtype], "buffer" if name in buffers else "parameter"
+            dtype, kind = (
+                _DTYPES[tensor.dtype],
+                "buffer" if name in buffers else "frozen" if name in still else "parameter",
+            )
             start = filled.get(dtype, 0)
             entries.append(Entry(name, dtype, tuple(tensor.shape), start, tensor.numel(), kind))  # type: ignore[arg-type]
             filled[dtype] = start + tensor.numel()

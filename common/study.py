@@ -212,6 +212,8 @@ class Training(Section):
         precision: `auto` is mixed precision on CUDA and fp32 elsewhere; `bf16` is mixed on any device.
         foreground: Share of the patches that are centred on a labelled voxel.
         head_weights: Weights of the outputs of a deeply supervised net, finest first; none: those of its paper.
+        freeze: Parameters that are not trained and not sent back, by name; `*` stands for any letters (`encoder.*`).
+            They keep the values with which the run begins. Running statistics beside them are no parameters.
     """
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -229,6 +231,7 @@ class Training(Section):
     augment: Literal["default", "none"] = "default"
     foreground: float = Field(0.34, ge=0, le=1)
     head_weights: tuple[Annotated[float, Field(ge=0, le=1000)], ...] | None = Field(None, min_length=1, max_length=16)
+    freeze: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field((), max_length=64)
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -408,7 +411,6 @@ class Study(Section):
             raise wrong_at("evaluation", f"{why}give the share of patients to judge on, e.g. test: 1")
         for key, value, usual in (
             ("training", self.training, _UNTRAINED), ("strategy", self.strategy, Choice(name="fedavg")),
-            ("update", self.update, Choice(name="full")),
             ("rounds.buffers", self.rounds.buffers, "aggregate"), ("evaluation.own", self.evaluation.own, None),
         ):  # fmt: skip
             if value != usual:

@@ -23,7 +23,6 @@ plan:                           # how every scan becomes an array
 
 net: {{name: dynunet, size: small}}   # small: a CPU will do; medium: any GPU; large: a GPU with 8 GB or more
 loss: dice_ce
-# start: {{file: ..., sha256: ...}}   # begin with a finished model; `fedscan study start MODEL` gives the lines
 
 training:                       # what a site does in one round
   optimizer: adamw              # or sgd
@@ -32,6 +31,7 @@ training:                       # what a site does in one round
   steps: 50                     # or epochs: 1
 
 strategy: fedavg                # or {{name: fedprox, mu: 0.01}}, which holds unlike hospitals together
+update: full                    # or int8: what a hospital sends back in a quarter of the bytes
 
 rounds:
   number: 20

@@ -1,9 +1,9 @@
 """What a site's reply to a training task holds: arrays, bytes, and how they become weights again.
 
 Both ends derive it from the study, as they do the schema. The parameters cross as the study's `update` says: as they
-are, or as their coded change from the weights that the round began with. What is no parameter (running statistics,
-counters, a strategy's control variate) always crosses as it is: it is small, or not a change that errors could be fed
-back into. Downwards everything crosses as it is.
+are, or as their coded change from the weights that the round began with; frozen ones do not. What is no parameter
+(running statistics, counters, a strategy's control variate) always crosses as it is: it is small, or not a change that
+errors could be fed back into. Downwards everything crosses as it is.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from common import wire
 from common.errors import WireError
 from common.names import UPDATES
-from common.schema import Flat, Schema
+from common.schema import Flat, Kind, Schema
 from common.study import Study
 from common.updates.base import Codec, Floats
 
@@ -28,7 +28,8 @@ _CODED = "float32"  # the dtype of everything that is coded
 class Uplink:
     """The arrays of a reply, one flat one per dtype.
 
-    Of float32 those values come first that cross as they are, in the schema's order, then what the codec adds.
+    Of float32 those values come first that cross as they are (parameters, buffers, then control), then what the codec
+    adds.
 
     Attributes:
         schema: Of the study: what the reply stands for.
@@ -47,10 +48,8 @@ class Uplink:
     @property
     def sizes(self) -> dict[str, int]:
         """Elements per dtype."""
-        if self.codec is None:
-            return self.schema.sizes
         sizes = {**self.schema.sizes, _CODED: self._plain}
-        for dtype, n in self.codec.sizes(self.coded).items():
+        for dtype, n in self.codec.sizes(self.coded).items() if self.codec else ():
             sizes[dtype] = sizes.get(dtype, 0) + n
         return {dtype: n for dtype, n in sizes.items() if n}
 
@@ -62,7 +61,7 @@ class Uplink:
     @cached_property
     def coded(self) -> int:
         """How many values are coded."""
-        return 0 if self.codec is None else sum(p.stop - p.start for p in self._coded_places)
+        return sum(p.stop - p.start for p in self._coded_places)
 
     @property
     def feedback(self) -> bool:
@@ -84,8 +83,11 @@ class Uplink:
         Raises:
             WireError: A value of the change is NaN or infinite.
         """
-        if self.codec is None:
+        if self.whole:
             return flat, None
+        plain = self._gather(flat[_CODED], self._plain_places, self._plain)
+        if self.codec is None:
+            return {**flat, _CODED: plain}, None
         change = self._gather(flat[_CODED], self._coded_places, self.coded)
         with np.errstate(over="ignore", invalid="ignore"):
             change -= self._gather(base[_CODED], self._coded_places, self.coded)
@@ -94,7 +96,6 @@ class Uplink:
         if not wire.finite(change):
             raise WireError("the change of the weights holds NaN or infinite values")
         coded = self.codec.encode(change)
-        plain = self._gather(flat[_CODED], self._plain_places, self._plain)
         arrays = {d: values for d, values in flat.items() if d != _CODED}
         arrays |= {d: values for d, values in coded.items() if d != _CODED}
         arrays[_CODED] = np.concatenate([plain, coded[_CODED]]) if _CODED in coded else plain
@@ -127,14 +128,14 @@ class Uplink:
         Raises:
             WireError: A weight would be infinite.
         """
-        if self.codec is None:
+        if self.whole:
             return arrays
-        change = self.codec.decode(self._own(arrays), self.coded)
-        values, at, plain = np.empty(self.schema.sizes[_CODED], np.float32), 0, 0
+        values, at, plain = np.array(base[_CODED], np.float32), 0, 0
+        change = values[:0] if self.codec is None else self.codec.decode(self._own(arrays), self.coded)
         for place in self._coded_places:
             n = place.stop - place.start
             with np.errstate(over="ignore", invalid="ignore"):
-                np.add(base[_CODED][place], change[at : at + n], out=values[place])
+                values[place] += change[at : at + n]
             at += n
         for place in self._plain_places:
             n = place.stop - place.start
@@ -150,13 +151,19 @@ class Uplink:
         own = {d: arrays.get(d, np.empty(0, d)) for d in self.codec.sizes(self.coded)}
         return own | ({_CODED: own[_CODED][self._plain :]} if _CODED in own else {})
 
+    @property
+    def whole(self) -> bool:
+        """Whether the flat arrays cross as they are: nothing is coded, nothing frozen."""
+        return self.codec is None and not any(self.schema.places("frozen"))
+
     @cached_property
     def _coded_places(self) -> tuple[slice, ...]:
-        return tuple(self.schema.places("parameter"))
+        return () if self.codec is None else tuple(self.schema.places("parameter"))
 
     @cached_property
     def _plain_places(self) -> tuple[slice, ...]:
-        return (*self.schema.places("buffer"), *self.schema.places("control"))
+        kinds: tuple[Kind, ...] = ("buffer", "control") if self.codec else ("parameter", "buffer", "control")
+        return tuple(place for kind in kinds for place in self.schema.places(kind))
 
     @cached_property
     def _plain(self) -> int:

@@ -170,9 +170,12 @@ class Run:
                 f"go on with fedscan run resume {self.folder.name}, in a simulation with --resume"
             )
         self._spool.close(number, [r.site for r in replies])
+        base = flat
         flat = self._strategy.fold(
             Fold(self.study, self._schema, replies, self._weights(replies), flat, number, self._memory)
         )
+        for place in self._schema.places("frozen"):
+            flat["float32"][place] = base["float32"][place]  # whatever a strategy does with what nobody trained
         state.round = number
         state.acknowledged |= {r.site: number for r in replies}
         state.replies |= {r.site: r.digest for r in replies if r.digest}

@@ -168,7 +168,6 @@ def refused(file: Path, **changes: Any) -> str:
     [
         ({"start": None}, "0 judges a given model: name it under start"),
         ({"strategy": {"name": "fedprox", "mu": 1.0}}, "so nothing is trained: leave this out"),
-        ({"update": "half"}, "so nothing is trained: leave this out"),
         ({"training": {"steps": 7}}, "so nothing is trained: leave this out"),
         ({"rounds": {"number": 0, "buffers": "local"}}, "so nothing is trained: leave this out"),
         ({"evaluation": {"own": {}}}, "so nothing is trained: leave this out"),

@@ -18,6 +18,7 @@ from common import wire
 from common.bundle import read_bundle
 from common.errors import ModelError
 from common.nets import build_net
+from common.start import random_weights
 from common.study import Study
 from common.wire import Flat, Schema
 from server.checkpoint import Checkpoints
@@ -43,13 +44,13 @@ CODED: list[dict[str, Any]] = [
     {"update": {"name": "topk", "share": 0.05}},
     {"update": "int8", "strategy": {"name": "scaffold"}},
     {"update": "topk", "strategy": {"name": "feddyn", "alpha": 0.5}},
-    {"update": "int8", "strategy": {"name": "fedbn"}},
+    {"update": "int8", "strategy": {"name": "fedbn"}, "training": {"freeze": ["down.*"]}},
 ]
 CHOICES = [*({"strategy": choice} for choice in STRATEGIES), *CODED]
 
 
 def named(choice: dict[str, Any]) -> str:
-    return "-".join(str(c if isinstance(c, str) else c["name"]) for c in choice.values())
+    return "-".join(str(c if isinstance(c, str) else c.get("name", "frozen")) for c in choice.values())
 
 
 EACH = pytest.mark.parametrize("choice", CHOICES, ids=named)
@@ -234,3 +235,17 @@ def test_one_site_alone_with_scaffold_is_fedavg(toy, toy_study) -> None:
     average = final(toy.run(toy_study(training=training), "average"))["float32"]
     np.testing.assert_allclose(alone[: average.size], average, atol=1e-6)
     assert np.abs(alone[average.size :]).max() > 0
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "fedadam", "median", "norm_clipping", "scaffold"])
+def test_frozen_parameters_are_the_first_ones_at_the_end(toy, toy_study, strategy: str) -> None:
+    toy.add("a", 0)
+    toy.add("b", 100)
+    made = toy.run(toy_study(strategy=strategy, training={"freeze": ["down.*"]}, rounds={"number": 2}))
+    schema = Schema.of(made.study)
+    first = random_weights(made.study, schema)
+    last = final(made)
+    for entry in schema.entries:
+        same_bits = first[entry.dtype][entry.place].tobytes() == last[entry.dtype][entry.place].tobytes()
+        assert same_bits == (entry.kind == "frozen"), entry.name
+    assert any(e.kind == "frozen" for e in schema.entries)
