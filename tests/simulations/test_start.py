@@ -12,6 +12,7 @@ from client.site import SiteConfig
 from common.bundle import read_bundle
 from common.errors import ModelError, StudyError
 from common.schema import Schema
+from common.start import start_file
 from common.study import Choice, Study
 from server.checkpoint import Checkpoints
 from server.joining import join
@@ -19,6 +20,9 @@ from server.rounds import Run
 from simulations.phantom import make_phantom
 from simulations.run import Watcher, simulate
 from simulations.simulation import Simulation
+from simulations.sites import Field
+from simulations.sweep import _with_start
+from simulations.trial import FIELD, SEEDS, STUDY, seeded
 
 
 def start_of(file: Path, **more: Any) -> dict[str, Any]:
@@ -137,3 +141,15 @@ def test_every_arm_of_a_simulation_begins_with_the_file(phantoms: list[SiteConfi
     with pytest.raises(ModelError, match="cannot be read"):
         simulate(replace(again, out=tmp_path / "c"), Watcher())
     assert not (tmp_path / "c" / "seed-1").exists()
+
+
+def test_a_trial_of_a_sweep_finds_the_file(tmp_path: Path, phantoms: list[SiteConfig]) -> None:
+    """Its process knows the study from a file of its own, which lies elsewhere than the study file."""
+    study = phantom_study(start={"sha256": "0" * 64, "file": "model.safetensors"})
+    (tmp_path / "trial").mkdir()
+    (tmp_path / "trial" / STUDY).write_text(_with_start(study, tmp_path / "beside" / "model.safetensors"))
+    (tmp_path / SEEDS).write_text("[1, 2]")
+    Field(tuple(phantoms), tmp_path / "cache", tmp_path).write(tmp_path / FIELD)
+    for found, _, _ in seeded(tmp_path / "trial"):
+        assert start_file(found, tmp_path / "trial") == tmp_path / "beside" / "model.safetensors"
+        assert found.model_copy(update={"seed": 1}).digest() == study.digest()
