@@ -18,6 +18,7 @@ from common.rpc import Empty
 from common.schema import Schema
 from common.signing import key_id, key_of
 from common.study import AT_SITE, Study
+from common.uplink import Uplink
 
 
 class StudyDesk:
@@ -77,7 +78,7 @@ class StudyDesk:
         except ValueError:
             return found  # of another version of fedscan, as whoever looks at it is told
         if approval.study not in self._nbytes:
-            self._nbytes[approval.study] = Schema.of(study).nbytes
+            self._nbytes[approval.study] = Uplink.of(study, Schema.of(study)).nbytes
         try:
             config.policy.check_study(study, self._nbytes[approval.study])
         except PolicyError as error:
