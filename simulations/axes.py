@@ -10,12 +10,12 @@ from typing import Any
 
 from common.documents import Document
 from common.errors import StudyError
-from common.names import LOSSES, NETS, STRATEGIES
+from common.names import LOSSES, NETS, STRATEGIES, UPDATES
 from common.registry import Registry
 from common.study import SIMULATION_KEYS, Study
 from common.wording import shown
 
-CHOICES: Mapping[str, Registry] = {"net": NETS, "loss": LOSSES, "strategy": STRATEGIES}
+CHOICES: Mapping[str, Registry] = {"net": NETS, "loss": LOSSES, "strategy": STRATEGIES, "update": UPDATES}
 # With another split or other labels the validation cases would not be the same; seeds have an option of their own.
 FIXED = ("name", "seed", "data", "evaluation.validation", "evaluation.test", "evaluation.seed",
          "start.file", "start.sha256", *SIMULATION_KEYS)  # fmt: skip

@@ -69,6 +69,9 @@ def test_an_option_goes_to_those_that_have_it(tmp_path: Path) -> None:
         "strategy fedavg", "strategy fedprox, strategy.mu 0.1", "strategy fedprox, strategy.mu 1",
     ]  # fmt: skip
     assert titles(tmp_path, "strategy.mu=0.1,1", strategy="fedprox") == ["strategy.mu 0.1", "strategy.mu 1"]
+    assert titles(tmp_path, "update=full,topk", "update.share=0.01,0.1") == [
+        "update full", "update topk, update.share 0.01", "update topk, update.share 0.1",
+    ]  # fmt: skip
     # The other options of what the study names stay.
     (_, second) = trials(document(tmp_path), [axis("net.width=4,8")])
     assert (second.study.net.options["width"], second.study.net.options["levels"]) == (8, 2)
