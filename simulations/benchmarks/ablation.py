@@ -83,6 +83,7 @@ ROWS = {
     "adamw-often": Row("AdamW", (1e-3,), 70),
     "adamw-often-decay": Row("AdamW, decay", (1e-3,), 70, schedule="poly"),
     "sgd-tenth": Row("SGD, rate 100 times higher", (0.1,), 7, SGD),
+    "pooled-sgd-tenth": Row("pooled T, SGD, rate 100 times higher", (0.1,), 7, SGD, method="pooled_t"),
     "pooled-kt": Row("pooled K·T, AdamW", (1e-3,), 7, method="pooled_kt"),
     "local": Row("local, AdamW", (1e-3,), 7, method="local"),
     "often": Row("SGD", (1e-3,), 70, SGD),
