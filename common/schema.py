@@ -160,6 +160,11 @@ class Schema:
             if e.name.endswith("running_mean"):
                 yield e, by_name[e.name.removesuffix("running_mean") + "running_var"]
 
+    def fault(self, flat: Flat) -> str | None:
+        """Why these values are no net's, though they are finite; none if they may be: no variance is below 0."""
+        low = next((v.name for _, v in self.statistics() if v.size and flat[v.dtype][v.place].min() < 0), None)
+        return None if low is None else f"{low} is below 0, which no variance is"
+
 
 def running_statistics(net: nn.Module) -> frozenset[str]:
     """Names of the buffers that batch normalisation keeps between batches."""

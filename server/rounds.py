@@ -231,6 +231,8 @@ class Run:
             if metrics["num-examples"] < 1:
                 raise WireError("the update was computed on no case")
             update = self._uplink.decode(reply.arrays(self._uplink), flat)
+            if (fault := self._schema.fault(update)) is not None:
+                raise WireError(fault)
             self._spool.add(number, site, update, metrics, reply.digest)
             self._trained(number, site, metrics)
             return metrics

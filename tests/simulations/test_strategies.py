@@ -23,7 +23,7 @@ from server.checkpoint import Checkpoints
 from server.events import read_events
 from server.joining import join
 from server.rounds import Run
-from simulations.inline import InlineGrid
+from simulations.inline import FIRST_SITE, InlineGrid
 
 FLOWERS = [{"name": "flower", "strategy": name} for name in ("FedAvgM", "FedAdam", "FedMedian", "Bulyan")]
 CHOICES: list[dict[str, Any]] = [*({"name": n} for n in STRATEGIES.names() if n != "flower"), *FLOWERS]
@@ -236,3 +236,26 @@ def test_a_site_that_sends_nan_is_left_out_with_any_strategy(toy, toy_study, mon
     assert [(e["site"], e["round"]) for e in failed if "NaN" in e["why"] or e["why"].startswith("E_")] == [("b", 1)]
     kept = Checkpoints(Path(toy.folder / "out" / "run" / "checkpoints"), study.digest(), Schema.of(study))
     assert np.isfinite(kept.weights(1)["float32"]).all()
+
+
+def test_a_variance_below_zero_is_refused_on_arrival(toy, toy_study, monkeypatch) -> None:
+    """One site's alone would turn the others' outputs into NaN, with any strategy: buffers are always averaged."""
+    toy.add("a", 0)
+    toy.add("b", 100)
+    study = toy_study(rounds={"number": 1})
+    (_, variance), *_ = Schema.of(study).statistics()
+    honest = wire.train_reply
+
+    def lies(message, flat, metrics):
+        if message.metadata.dst_node_id == FIRST_SITE + 1:
+            flat = {d: v.copy() for d, v in flat.items()}
+            flat["float32"][variance.offset] = -1000
+        return honest(message, flat, metrics)
+
+    monkeypatch.setattr(wire, "train_reply", lies)
+    run = toy.run(study)
+    events = read_events(run.folder / "events.jsonl")
+    assert [(e["site"], e["why"]) for e in events if e["event"] == "failed"] == [
+        ("b", f"{variance.name} is below 0, which no variance is")
+    ]
+    assert [e["sites"] for e in events if e["event"] == "folded"] == [["a"]]
