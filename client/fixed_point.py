@@ -16,7 +16,7 @@ from torch import Tensor
 
 from client.data.preprocess import Floats, Grid, grid, resample
 from client.metrics import dice
-from common.study import FixedPoint
+from common.study_evaluation import FixedPoint
 
 Look = Callable[[Floats], Tensor]
 Mask = NDArray[np.uint8]

@@ -38,8 +38,8 @@ from common.keys import (
     write_new,
 )
 from common.records import Record, RecordError, Sha256, read_record
+from common.section import Name
 from common.signing import Base64Key, key_id, key_of
-from common.study import Name
 
 MAX_BYTES = 64 * 1024
 

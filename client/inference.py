@@ -19,7 +19,8 @@ from client.data.volume import CachedCase
 from client.fixed_point import fixed_point
 from client.training import autocast
 from common.postprocess import Postprocess
-from common.study import FixedPoint, Study
+from common.study import Study
+from common.study_evaluation import FixedPoint
 
 # Above this many numbers (4 GiB) the sum over the windows is kept in main memory instead of the accelerator's.
 STITCH_ON_DEVICE = 2**30

@@ -26,7 +26,7 @@ from common.errors import FedscanError
 from common.lock import alone, held
 from common.log import keep_short
 from common.records import Record, RecordError, read_record
-from common.study import Name
+from common.section import Name
 
 log = logging.getLogger("fedscan.node")
 

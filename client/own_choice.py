@@ -19,7 +19,8 @@ from common.disk import write_whole
 from common.errors import CheckpointError
 from common.own_choice import CANDIDATES, CHOSEN, JUDGED, PREFIX, Candidate, candidates, score_of
 from common.seeds import derive
-from common.study import Study, Training
+from common.study import Study
+from common.study_training import Training
 from common.wire import Task
 
 if TYPE_CHECKING:

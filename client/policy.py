@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from common.errors import PolicyError
 from common.metrics import QUARTILES, SPREADS, TOLD, WORST, Spread, count_key, score_key, spread_stats
 from common.own_choice import PREFIX
-from common.study import Study, Training
+from common.study import Study
+from common.study_training import Training
 
 Kind = Literal["join", "train", "evaluate", "result"]
 Numbers = Mapping[str, float]

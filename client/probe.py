@@ -5,7 +5,7 @@ from torch import nn
 
 from client.data.patches import Batches
 from client.training import autocast
-from common.study import Training
+from common.study_training import Training
 
 BATCHES = 4
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from client.corrections import Kept, Proximal, under
 from client.training import Correction, Span, autocast, make_optimizer, one_step, optimizer_tensors, restore_optimizer
-from common.study import Training
+from common.study_training import Training
 
 
 class Contrast(Correction):

@@ -16,7 +16,7 @@ from client.label_rules import LabelRule as LabelRule
 from client.policy import Policy
 from common.documents import Document
 from common.records import canonical_json
-from common.study import Name
+from common.section import Name
 
 
 class SeriesRule(BaseModel):

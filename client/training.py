@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from common.errors import TrainingError
 from common.freezing import frozen
-from common.study import Training
+from common.study_training import Training
 
 
 @dataclass(frozen=True)

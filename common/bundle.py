@@ -32,7 +32,8 @@ from common.nets import build_net
 from common.own_choice import Candidate
 from common.records import Record, RecordError, RunName, Sha256, canonical_json, read_record
 from common.schema import Flat, Schema, left_at_sites
-from common.study import AT_SITE, Study
+from common.section import AT_SITE
+from common.study import Study
 from common.traits import keeps_layers
 
 WEIGHTS, CARD, KEY = "weights.safetensors", "card.json", "fedscan.model"

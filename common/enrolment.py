@@ -16,8 +16,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from common.errors import IdentityError, SignatureError, StudyError
 from common.records import Record, RecordError, Sha256, read_canonical, read_record
+from common.section import Name
 from common.signing import VERSION, Base64Key, Kind, fingerprint, key_of, key_text, signed_bytes
-from common.study import Name
 
 MAX_REQUEST_BYTES = 16 * 1024
 MAX_JOIN_BYTES = 64 * 1024

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 from common.errors import StudyError
-from common.study import Training
+from common.study_training import Training
 
 
 def frozen(settings: Training, parameters: Iterable[str]) -> frozenset[str]:

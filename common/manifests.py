@@ -18,6 +18,7 @@ from pydantic import AwareDatetime, Field, ValidationError, model_validator
 from common.errors import SignatureError
 from common.figures import Figures
 from common.records import AnyRecord, Record, RecordError, RunName, Sha256, canonical_json, read_canonical, read_record
+from common.section import AT_SITE, Name
 from common.signing import (
     MAX_SIGNED_BYTES,
     Base64Key,
@@ -29,7 +30,7 @@ from common.signing import (
     sites_of,
     verify,
 )
-from common.study import AT_SITE, Name, Study
+from common.study import Study
 
 MAX_ROUNDS = 100_000
 MAX_SEQUENCE = 250_000  # training and validation in each round, and room for restarts

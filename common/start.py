@@ -18,8 +18,9 @@ from common.errors import ModelError, StudyError
 from common.nets import build_net
 from common.nets.head import head_of
 from common.schema import Entry, Flat, Schema
+from common.section import AT_SITE
 from common.seeds import derive
-from common.study import AT_SITE, Study
+from common.study import Study
 
 _SHOWN = 3  # wrong tensors that are named
 

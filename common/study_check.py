@@ -5,7 +5,8 @@ from pathlib import Path
 
 from common.documents import Document, Location, location_of
 from common.errors import ModelError, StudyError
-from common.study import SIMULATION_KEYS, Choice, Study, study_of
+from common.section import Choice
+from common.study import SIMULATION_KEYS, Study, study_of
 from common.traits import keeps_layers
 
 # nnU-Net stops halving an axis that is this much coarser than the others (Isensee et al. 2021).

@@ -15,7 +15,9 @@ from common.names import LOSSES, METRICS, NETS, POSTPROCESS, STRATEGIES, UPDATES
 from common.nets.describe import activation_memory, net_size
 from common.own_choice import CANDIDATES, CHOSEN, JUDGED, PREFIX, candidates, score_of
 from common.registry import Registry
-from common.study import Choice, Rounds, Study
+from common.section import Choice
+from common.study import Study
+from common.study_training import Rounds
 from common.uplink import Uplink
 from common.wording import shown
 

@@ -8,21 +8,10 @@ from pydantic import BaseModel
 from common.docstrings import descriptions, summary
 from common.names import LOSSES, METRICS, NETS, POSTPROCESS, STRATEGIES, UPDATES
 from common.registry import Registry
-from common.study import (
-    SIMULATION_KEYS,
-    Data,
-    Evaluation,
-    FixedPoint,
-    Percentile,
-    Plan,
-    Rounds,
-    Sliding,
-    Start,
-    Study,
-    Training,
-    Window,
-    ZScore,
-)
+from common.study import SIMULATION_KEYS, Study
+from common.study_evaluation import Evaluation, FixedPoint, Sliding
+from common.study_plan import Data, Percentile, Plan, Window, ZScore
+from common.study_training import Rounds, Start, Training
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _PARTS = (Data, Evaluation, FixedPoint, Percentile, Plan, Rounds, Sliding, Start, Training, Window, ZScore)

@@ -24,7 +24,8 @@ from common.schema import Entry as Entry
 from common.schema import Flat as Flat
 from common.schema import Schema as Schema
 from common.schema import running_statistics as running_statistics
-from common.study import AT_SITE, Part, Study
+from common.section import AT_SITE, Part
+from common.study import Study
 from common.traits import traits_of
 
 ARRAYS, METRICS, TASK = "arrays", "metrics", "task"

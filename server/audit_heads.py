@@ -12,7 +12,7 @@ from pydantic import Field
 from common.disk import write_whole
 from common.manifests import AuditHead
 from common.records import Record, RecordError, read_record
-from common.study import Name
+from common.section import Name
 
 FILE = "audit-heads.json"
 _BYTES = 16 * 1024 * 1024

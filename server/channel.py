@@ -9,7 +9,8 @@ from flwr.app import ArrayRecord, Message
 from common import wire
 from common.figures import Figures
 from common.manifests import TaskKind
-from common.study import Part, Study
+from common.section import Part
+from common.study import Study
 from common.uplink import Uplink
 from common.wire import Flat, Task, Terms
 

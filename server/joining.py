@@ -8,7 +8,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from common import wire
 from common.errors import RoundError, WireError
-from common.study import Name, Study
+from common.section import Name
+from common.study import Study
 from server.channel import Ask, Plain, Received
 from server.exchange import exchange
 

@@ -6,7 +6,8 @@ from statistics import fmean
 
 from common.bundle import Card, write_bundle
 from common.figures import MOST_POINTS, Figures, Point, Scores
-from common.study import Part, Study
+from common.section import Part
+from common.study import Study
 from server.checkpoint import Checkpoints, State
 from server.events import Event
 

@@ -15,8 +15,9 @@ from flwr.serverapp import Grid
 from common import wire
 from common.errors import RoundError, WireError
 from common.names import STRATEGIES
+from common.section import Part
 from common.start import first_weights
-from common.study import Part, Study
+from common.study import Study
 from common.uplink import Uplink
 from common.wire import Flat, Schema
 from server.channel import Ask, Channel, Plain, Received

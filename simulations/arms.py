@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from common.names import STRATEGIES
-from common.study import Choice, Study
+from common.section import Choice
+from common.study import Study
 from common.wording import shown
 
 POOLED = "pooled"  # the name of the site that has all training cases

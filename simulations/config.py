@@ -13,7 +13,8 @@ from common.documents import Document, Location
 from common.errors import StudyError
 from common.names import STRATEGIES
 from common.registry import did_you_mean
-from common.study import Choice, Section, Study
+from common.section import Choice, Section
+from common.study import Study
 from common.traits import keeps_layers
 from simulations.anatomy import ORGANS
 from simulations.arms import LEAVE_ONE_OUT, POOLED

@@ -26,8 +26,9 @@ from client.label_rules import LabelRule
 from client.site import SiteConfig
 from common.errors import DataError, StudyError
 from common.registry import did_you_mean
+from common.section import Name, Section
 from common.seeds import generator
-from common.study import Name, Section, Study
+from common.study import Study
 
 _log = logging.getLogger(__name__)
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from client.site import SiteConfig
-from common.study import Choice, Study
+from common.section import Choice
+from common.study import Study
 from simulations.arms import Arm, Method, arms, judging, methods
 from simulations.sites import Field
 

@@ -19,8 +19,9 @@ from client.evaluation import evaluate
 from client.work.results import write_results
 from common.disk import write_whole
 from common.errors import FedscanError
+from common.section import AT_SITE
 from common.start import start_file
-from common.study import AT_SITE, Study
+from common.study import Study
 from server.joining import join
 from server.rounds import Run
 from simulations.baselines import best_model, is_finished

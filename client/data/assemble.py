@@ -9,7 +9,8 @@ from client.data import preprocess
 from client.data.preprocess import Grids
 from client.data.readers import read
 from client.data.volume import Source, Volume
-from common.study import Plan, Study
+from common.study import Study
+from common.study_plan import Plan
 
 
 def channels_of(sources: Sequence[Source], study: Study) -> list[Volume]:

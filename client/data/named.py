@@ -23,7 +23,7 @@ from client.label_rules import LabelCode, LabelEntry, LabelRange, LabelRule, ent
 from client.site import SiteConfig
 from common.codes import checks, value_of
 from common.errors import DataError
-from common.study import Data
+from common.study_plan import Data
 
 # Of codes whose scheme nothing tells: how SNOMED CT's look, besides their check digit.
 _SNOMED = re.compile(r"[1-9]\d{5,17}")

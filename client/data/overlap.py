@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from client.data.split import PARTS
 from client.data.volume import CachedCase, Finding, SiteData
-from common.study import Part
+from common.section import Part
 
 # Names of patients that one finding shows.
 _SHOWN = 5

@@ -16,7 +16,7 @@ from scipy import ndimage
 from client.data.gate.summary import Summary
 from client.data.volume import Volume
 from common.errors import DataError
-from common.study import Intensity, Percentile, Plan, Window
+from common.study_plan import Intensity, Percentile, Plan, Window
 
 Floats = NDArray[np.float32]
 

@@ -8,8 +8,9 @@ from typing import Literal
 
 from common.disk import write_whole
 from common.errors import DataError
+from common.section import Part
 from common.seeds import derive
-from common.study import Evaluation, Part
+from common.study_evaluation import Evaluation
 
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 FILE = "split.json"

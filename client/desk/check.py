@@ -21,7 +21,8 @@ from client.data.volume import Finding, SiteData
 from client.site import SiteConfig, home_of, places, site_of_file
 from common.disk import write_whole
 from common.errors import StudyError
-from common.study import Part, Study, load_study
+from common.section import Part
+from common.study import Study, load_study
 
 PAGE = "data-check.html"
 _COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from client.handover.study_operations import Shown, Standing
 from client.work.approval_record import Approval, Decision
 from common.errors import StudyError
-from common.study import AT_SITE, Study
+from common.section import AT_SITE
+from common.study import Study
 from common.study_explain import facts, in_bytes, words
 
 _STATES = {

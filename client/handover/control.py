@@ -15,7 +15,7 @@ from client.handover.mailbox import SOCKET_MODE, Ref
 from common.errors import FedscanError
 from common.records import Record, RecordError, RunName, Sha256
 from common.rpc import Call, Empty, RpcClient, RpcServer
-from common.study import Name
+from common.section import Name
 
 SERVICE = "fedscan.Trainer"
 BEAT = 1.0  # seconds between two messages of a stream, at most

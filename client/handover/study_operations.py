@@ -8,7 +8,7 @@ from client.handover.operation import Operation
 from client.work.approval_record import Approval, Limits, Purpose, State
 from common.records import Record, Sha256
 from common.rpc import Empty
-from common.study import Name
+from common.section import Name
 
 
 class Which(Record):

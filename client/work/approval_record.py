@@ -16,8 +16,8 @@ from common.errors import (
 )
 from common.manifests import RoundManifest
 from common.records import Record, RunName, Sha256
+from common.section import Name
 from common.signing import Signed
-from common.study import Name
 
 State = Literal["waiting", "approved", "rejected", "withdrawn", "expired"]
 Purpose = Literal["all", "evaluate"]

@@ -17,7 +17,8 @@ from client.work.journal import append_line, mend
 from common.errors import AuditError
 from common.manifests import arrays_sha256, metrics_sha256
 from common.records import Record, RecordError, RunName, Sha256, canonical_json, read_canonical
-from common.study import Name, Study
+from common.section import Name
+from common.study import Study
 from common.wire import Task
 
 FILE = "egress.jsonl"

@@ -19,8 +19,9 @@ from client.site import SiteConfig, site_of_home
 from client.work.ledger import Line, line_of
 from common import wire
 from common.errors import IdentityError
+from common.section import Part
 from common.start import random_weights
-from common.study import Part, Study
+from common.study import Study
 from common.uplink import Uplink
 from common.wire import ARRAYS, METRICS, Schema, Task
 

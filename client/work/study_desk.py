@@ -16,8 +16,9 @@ from client.work.approvals import Approvals, decision
 from common.errors import ApprovalError, PolicyError
 from common.rpc import Empty
 from common.schema import Schema
+from common.section import AT_SITE
 from common.signing import key_id, key_of
-from common.study import AT_SITE, Study
+from common.study import Study
 from common.uplink import Uplink
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from common.nets import build_net
-from common.study import AT_SITE, Study
+from common.section import AT_SITE
+from common.study import Study
 
 
 def head_of(study: Study) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from common.documents import wrong_at
 from common.losses.deep_supervision import head_weights
 from common.names import NETS
 from common.nets.shapes import need_3d
-from common.study import Choice
+from common.section import Choice
 
 Plane = Literal["axial", "coronal", "sagittal"]
 Vote = Literal["mean", "majority"]

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from common.names import POSTPROCESS
 from common.postprocess.steps import LabelStep, ProbabilityStep
-from common.study import Choice, Study
+from common.section import Choice
+from common.study import Study
 
 
 class Postprocess:

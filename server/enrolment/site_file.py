@@ -15,8 +15,8 @@ from common.enrolment import Pem
 from common.errors import IdentityError
 from common.keys import placed, read_small
 from common.records import Record, RecordError, Sha256, read_record
+from common.section import Name
 from common.signing import Base64Key, key_id, key_of
-from common.study import Name
 
 MAX_SITE_BYTES = 1024 * 1024
 

@@ -17,7 +17,7 @@ from common.errors import FedscanError, SignatureError, StudyError
 from common.manifests import SignedStudy
 from common.records import AnyRecord, Record, RecordError, RunName
 from common.rpc import Empty, RpcClient
-from common.study import Name
+from common.section import Name
 from server.enrolment.desk import Standing
 from server.service.queue import Progress, RunRecord
 

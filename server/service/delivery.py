@@ -8,7 +8,7 @@ from common.disk import write_whole
 from common.errors import CheckpointError, IdentityError
 from common.keys import read_small
 from common.records import Record, RecordError, Sha256, read_record
-from common.study import Name
+from common.section import Name
 
 FILE = "delivery.json"
 MAX_BYTES = 1024 * 1024

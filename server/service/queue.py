@@ -21,8 +21,8 @@ from common.errors import CheckpointError, FedscanError, IdentityError, StudyErr
 from common.keys import PRIVATE, private_folder, read_small
 from common.manifests import RunOrder, SignedStudy, read_signed_study, verified_order
 from common.records import Record, RecordError, RunName, Sha256, read_record
+from common.section import Name
 from common.signing import MAX_SIGNED_BYTES
-from common.study import Name
 from server.enrolment.identity import Coordinator
 
 MAX_RECORD_BYTES = 256 * 1024

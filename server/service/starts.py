@@ -16,8 +16,9 @@ from common.errors import StudyError
 from common.keys import private_folder
 from common.manifests import SignedStudy
 from common.schema import Schema
+from common.section import AT_SITE
 from common.start import start_file, start_tensors, weights_in
-from common.study import AT_SITE, Study, study_of
+from common.study import Study, study_of
 
 FOLDER = "start"
 TO_START = "name their file in the study file (start.file), or give it with: fedscan run start --weights FILE"

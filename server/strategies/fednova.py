@@ -3,7 +3,7 @@
 import numpy as np
 
 from common.cards import StrategyCard, described
-from common.study import Training
+from common.study_training import Training
 from common.wire import Flat
 from server.aggregation import parameter_places, weighted_mean
 from server.strategies.base import Fold, Strategy

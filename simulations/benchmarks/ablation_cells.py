@@ -23,7 +23,8 @@ from client.training import autocast, channels_last
 from common.disk import write_whole
 from common.nets import build_net
 from common.schema import Schema, running_statistics
-from common.study import AT_SITE, Study
+from common.section import AT_SITE
+from common.study import Study
 from server.aggregation import weighted_mean
 from server.joining import join
 from server.rounds import Run

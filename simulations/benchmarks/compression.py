@@ -18,7 +18,8 @@ import torch
 
 from client.app import make_app
 from common.documents import Document
-from common.study import Choice, Study, study_of
+from common.section import Choice
+from common.study import Study, study_of
 from server.events import read_events
 from server.joining import join
 from server.rounds import Run

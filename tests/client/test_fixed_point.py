@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from client.data.volume import CachedCase
 from client.fixed_point import fixed_point
 from client.inference import predict, probabilities, segment
-from common.study import FixedPoint, Study
+from common.study import Study
+from common.study_evaluation import FixedPoint
 
 MakeCase = Callable[..., CachedCase]
 MakeStudy = Callable[..., Study]

@@ -21,7 +21,7 @@ from client.training import Progress, Span, channels_last, make_optimizer, optim
 from client.work.midround import Midround
 from common.keys import private_folder
 from common.lock import held
-from common.study import Training
+from common.study_training import Training
 
 Hospital = Any
 STEPS = 6

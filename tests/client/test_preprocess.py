@@ -10,7 +10,7 @@ from scipy import ndimage
 from client.data.preprocess import Meta, grid, normalise, plan_grid, resample, resample_label, restore
 from client.data.volume import Volume
 from common.errors import DataError
-from common.study import Percentile, Plan, Window, ZScore
+from common.study_plan import Percentile, Plan, Window, ZScore
 
 TILTED = np.array([[np.cos(0.3), -np.sin(0.3), 0, -20], [np.sin(0.3), np.cos(0.3), 0, 8], [0, 0, 1, 3], [0, 0, 0, 1]])
 

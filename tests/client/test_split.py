@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from client.data.split import PARTS, assign, split, targets
 from common.errors import DataError
-from common.study import Evaluation
+from common.study_evaluation import Evaluation
 
 DEFAULT = Evaluation()
 PATIENTS = [f"patient-{i:03d}" for i in range(50)]

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from common.documents import Document
 from common.names import LOSSES, NETS, STRATEGIES
 from common.registry import OptionsError, Registry, did_you_mean
+from common.section import Choice
 from common.seeds import derive, generator
-from common.study import Choice, Study, study_of
+from common.study import Study, study_of
 
 MINIMAL: dict[str, Any] = {
     "name": "tiny",

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from client.corrections import HeadFirst
 from client.second_nets import Contrast
 from client.training import Span, make_optimizer, train
-from common.study import Training
+from common.study_training import Training
 from tests.simulations.quadratic import Bowl, Federation
 
 A = {"one": np.array([1.0, 2.0]), "two": np.array([3.0, 0.5])}

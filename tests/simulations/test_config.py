@@ -10,7 +10,8 @@ from client.data.catalogue import find_cases
 from client.site import SiteConfig
 from common.documents import Document
 from common.errors import StudyError
-from common.study import Choice, Study, load_study, study_of
+from common.section import Choice
+from common.study import Study, load_study, study_of
 from simulations.config import compared, leaves_one_out, simulated_sites
 from simulations.phantom import make_phantom
 

@@ -17,7 +17,7 @@ from common.errors import DataError, RoundError
 from common.losses import build_loss
 from common.nets import build_net
 from common.seeds import derive
-from common.study import Training
+from common.study_training import Training
 from common.wire import Schema
 from server.checkpoint import Checkpoints
 from server.events import read_events

@@ -21,7 +21,8 @@ from common.errors import RoundError
 from common.figures import Figures
 from common.nets import build_net
 from common.schema import Schema
-from common.study import Evaluation, Study
+from common.study import Study
+from common.study_evaluation import Evaluation
 from common.study_explain import facts, words
 from common.wire import Task
 from server.events import read_events

@@ -12,7 +12,8 @@ from client.evaluation import CaseResult
 from client.site import SiteConfig
 from client.work.results import write_results
 from common.nets import build_net
-from common.study import Choice, Study
+from common.section import Choice
+from common.study import Study
 from server.report.html import write_report
 from simulations import gallery, results
 from simulations.arms import Arm, arms

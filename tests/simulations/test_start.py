@@ -12,8 +12,9 @@ from client.site import SiteConfig
 from common.bundle import read_bundle
 from common.errors import ModelError, StudyError
 from common.schema import Schema
+from common.section import Choice
 from common.start import start_file
-from common.study import Choice, Study
+from common.study import Study
 from server.checkpoint import Checkpoints
 from server.joining import join
 from server.rounds import Run

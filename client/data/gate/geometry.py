@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from client.data.gate.codes import finding
 from client.data.preprocess import Meta
 from client.data.volume import Case, Finding
-from common.study import Plan
+from common.study_plan import Plan
 
 # mm; microscopy and thick localisers lie outside, and most wrong units do.
 PLAUSIBLE_SPACING = (0.02, 20.0)

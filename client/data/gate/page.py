@@ -16,7 +16,8 @@ from client.data.gate.codes import CODES
 from client.data.gate.thumbnails import colour, panels
 from client.data.volume import CachedCase, Case, Finding
 from common.disk import write_whole
-from common.study import Part, Study
+from common.section import Part
+from common.study import Study
 
 SEVERITIES = ("error", "warning", "info")
 TITLES = {"error": "Left out", "warning": "To be looked at", "info": "Good to know"}

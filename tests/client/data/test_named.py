@@ -14,7 +14,7 @@ from client.data.volume import Volume
 from client.site import SiteConfig
 from common.documents import Document
 from common.errors import StudyError
-from common.study import Data
+from common.study_plan import Data
 from tests.client.data.structures.test_slicer import AFFINE, header, nrrd, segment
 
 DATA = Data(labels=("liver", "tumour", "kidney_left"), codes={"liver": "10200004 |Liver|"})
