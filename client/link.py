@@ -18,7 +18,8 @@ from typing import Protocol
 from pydantic import Field
 
 from client.handover.control import Progress, TrainerClient
-from client.handover.mailbox import TASK, Mailbox, Ref
+from client.handover.files import TASK, Ref
+from client.handover.mailbox import Mailbox
 from client.identity import Identity
 from client.network.dial import Proxy
 from client.network.download import Pull, fetch, read_layout

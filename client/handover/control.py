@@ -11,7 +11,8 @@ from typing import Annotated, Literal, Protocol
 import grpc
 from pydantic import AwareDatetime, Field
 
-from client.handover.mailbox import SOCKET_MODE, Ref
+from client.handover.files import Ref
+from client.handover.mailbox import SOCKET_MODE
 from common.errors import FedscanError
 from common.records import Record, RecordError, RunName, Sha256
 from common.rpc import Call, Empty, RpcClient, RpcServer

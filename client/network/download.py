@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from client.handover.mailbox import FILE_MODE, TASK, Mailbox, Ref, file_head
+from client.handover.files import TASK, Ref, file_head
+from client.handover.mailbox import FILE_MODE, Mailbox
 from client.network.objects import (
     DTYPES,
     MAX_ARRAYS,

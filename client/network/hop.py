@@ -6,7 +6,7 @@ from contextlib import closing
 from typing import cast
 
 from client.handover.control import Progress, TrainerBusyError, TrainerClient, TrainerGoneError
-from client.handover.mailbox import Ref
+from client.handover.files import Ref
 from client.network.problems import Backoff, Problem
 from common.errors import FedscanError
 

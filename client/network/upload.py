@@ -4,7 +4,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Self
 
-from client.handover.mailbox import Mailbox, Opened, Ref, reply_metrics
+from client.handover.files import Opened, Ref, reply_metrics
+from client.handover.mailbox import Mailbox
 from client.network.objects import CHUNK, Flat, Thing, chunk_name, flat_thing, head, holder, name_of
 from client.network.things import config_thing, metrics_thing
 from common.errors import WireError

@@ -4,7 +4,8 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.handover.mailbox import HELD_MODE, reply_texts, write_file
+from client.handover.files import reply_texts, write_file
+from client.handover.mailbox import HELD_MODE
 from client.work import audit, ledger
 from client.work.audit import Audit, about
 from client.work.ledger import Ledger, line_of

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from client.handover.control import TrainerBusyError
-from client.handover.mailbox import FileName, Mailbox, Ref
+from client.handover.files import FileName, Ref
+from client.handover.mailbox import Mailbox
 from client.hours import open_at
 from client.site import SiteConfig, site_of_home
 from client.work.audit import Audit

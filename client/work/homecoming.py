@@ -11,7 +11,7 @@ from torch import Tensor
 
 from client.corrections import under
 from client.gates import float_norm
-from client.handover.mailbox import Arrays
+from client.handover.files import Arrays
 from client.models import models_folder
 from client.own_choice import read_choice
 from client.own_layers import load_own_layers, own_layers

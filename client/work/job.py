@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Literal
 
 from client.handover.control import Progress
-from client.handover.mailbox import Arrays, Ref
+from client.handover.files import Arrays, Ref
 from client.work.tasks import Offer
 
 State = Literal["waiting", "working", "done", "refused", "dropped"]

@@ -7,7 +7,8 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from client.handover.mailbox import COUNTS, REPLY, Mailbox, Ref
+from client.handover.files import COUNTS, REPLY, Ref
+from client.handover.mailbox import Mailbox
 from client.work.approval_record import State
 from common.disk import not_written
 from common.errors import CheckpointError, SignatureError, WireError

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from pydantic import AwareDatetime, Field
 
-from client.handover.mailbox import COUNTS, REPLY, FileName, Mailbox
+from client.handover.files import COUNTS, REPLY, FileName
+from client.handover.mailbox import Mailbox
 from client.work.audit import Who
 from common.disk import not_written, write_whole
 from common.records import Record, RecordError, read_record

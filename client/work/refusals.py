@@ -4,7 +4,8 @@ import logging
 from collections.abc import Callable
 
 from client.handover.control import Progress, TrainerBusyError
-from client.handover.mailbox import FileName, Mailbox
+from client.handover.files import FileName
+from client.handover.mailbox import Mailbox
 from client.identity import TrainerCredentials
 from client.work.audit import Audit, about
 from client.work.replies import write_refusal

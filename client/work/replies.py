@@ -3,7 +3,8 @@
 import importlib.metadata
 import secrets
 
-from client.handover.mailbox import COUNTS, MAX_HEADER_BYTES, REPLY, Mailbox, Ref, read_reply
+from client.handover.files import COUNTS, MAX_HEADER_BYTES, REPLY, Ref
+from client.handover.mailbox import Mailbox, read_reply
 from client.identity import TrainerCredentials
 from client.work.books import Books
 from client.work.outcome import Outcome

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from client.handover.mailbox import TASK, Arrays, Mailbox, Opened, Ref
+from client.handover.files import TASK, Arrays, Opened, Ref
+from client.handover.mailbox import Mailbox
 from client.identity import Identity, TrainerCredentials
 from client.site import SiteConfig, site_of_home
 from client.work.accepted import AcceptedRuns

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from client.handover.control import BEAT, Progress, TrainerBusyError, TrainerStatus
-from client.handover.mailbox import Mailbox, Ref
+from client.handover.files import Ref
+from client.handover.mailbox import Mailbox
 from client.handover.operators import Operations
 from client.site import site_of_home
 from client.work.approval_record import Approval, State

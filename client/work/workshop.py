@@ -15,7 +15,7 @@ from client.app import OpenSite, Workplace, make_app
 from client.data.prepare import prepare
 from client.device import pick_device
 from client.gates import change_norm
-from client.handover.mailbox import Arrays
+from client.handover.files import Arrays
 from client.site import SiteConfig, places
 from client.training import Progress
 from client.work.homecoming import bring_home

@@ -17,7 +17,8 @@ from client.data.cache import store
 from client.data.preprocess import Grid, Meta, grid
 from client.data.volume import CachedCase
 from client.handover.control import Progress, TrainerClient, serve
-from client.handover.mailbox import Mailbox, Ref
+from client.handover.files import Ref
+from client.handover.mailbox import Mailbox
 from client.identity import Federation
 from client.work.trainer import Trainer
 from common.keys import PRIVATE, pem, private_folder, write_new

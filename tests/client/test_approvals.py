@@ -20,7 +20,8 @@ from client.desk.operator import RefusedError, ask
 from client.desk.studies import moment
 from client.desk.study_words import as_json, in_full, in_short, line
 from client.handover.control import Progress
-from client.handover.mailbox import REPLY, read_reply
+from client.handover.files import REPLY
+from client.handover.mailbox import read_reply
 from client.handover.operators import serve_operators
 from client.handover.peer import Caller
 from client.handover.study_operations import DECIDE, LIST, SHOW, Decide, Shown, Standing, Which

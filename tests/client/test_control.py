@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from client.handover.control import Progress, TrainerBusyError, TrainerClient, TrainerGoneError, TrainerStatus, serve
-from client.handover.mailbox import REPLY, TASK, Ref
+from client.handover.files import REPLY, TASK, Ref
 from common.errors import DataError
 
 REF = Ref(name=TASK, nbytes=10, digest="1" * 64)

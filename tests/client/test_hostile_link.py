@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from client.handover.control import Progress
-from client.handover.mailbox import REPLY, TASK, Ref, file_head
+from client.handover.files import REPLY, TASK, Ref, file_head
 
 Hospital = Any
 TERABYTE = 1 << 40

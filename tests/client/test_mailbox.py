@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from client.handover.mailbox import COUNTS, REPLY, TASK, Mailbox, Ref, read_reply
+from client.handover.files import COUNTS, REPLY, TASK, Ref
+from client.handover.mailbox import Mailbox, read_reply
 from common.errors import StorageError, WireError
 from common.records import RecordError, read_record
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from client.corrections import Proximal
 from client.handover.control import TrainerGoneError
-from client.handover.mailbox import COUNTS, REPLY, ReplyFile, read_reply
+from client.handover.files import COUNTS, REPLY, ReplyFile
+from client.handover.mailbox import read_reply
 from client.training import Progress, Span, channels_last, make_optimizer, optimizer_tensors, train
 from client.work.midround import Midround
 from common.keys import private_folder
@@ -177,7 +178,7 @@ POINTS = {
     "while the open round is written": ("client.work.midround:save_file", 2, "torn"),
     "after the last step": ("client.app:_keep", 1, "kill"),
     "while the site keeps its state": ("client.work.state:save_file", 1, "torn"),
-    "before the reply is written": ("client.handover.mailbox:write_whole", 1, "kill"),
+    "before the reply is written": ("client.handover.files:write_whole", 1, "kill"),
     "after the reply was written": ("client.work.workshop:Workshop.finished", 1, "kill"),
     "before the reply is named": ("client.work.trainer:Trainer._end", 1, "kill"),
 }

@@ -22,7 +22,8 @@ from client.app import OpenSite, Workplace, make_app
 from client.data.prepare import prepare
 from client.device import pick_device
 from client.handover.control import BEAT, Progress, TrainerBusyError, TrainerGoneError
-from client.handover.mailbox import COUNTS, REPLY, TASK, Ref, ReplyFile, read_reply
+from client.handover.files import COUNTS, REPLY, TASK, Ref, ReplyFile
+from client.handover.mailbox import read_reply
 from client.site import site_of_home
 from client.work.audit import entries
 from common import wire

@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from client.handover.control import Progress, TrainerStatus, serve
-from client.handover.mailbox import Mailbox, Ref
+from client.handover.files import Ref
+from client.handover.mailbox import Mailbox
 from client.identity import Federation, Identity
 from client.link import Link
 from client.site import Network

@@ -65,7 +65,7 @@ POINTS: dict[str, dict[str, tuple[str, Trouble]]] = {
         "during the checkpoint of a round": (TRAINER, Trouble("client.work.midround:save_file", 4, "torn")),
         "after training": (TRAINER, Trouble("client.work.state:save_file", 2, "torn")),
         "before the reply": (TRAINER, Trouble("client.work.trainer:write_reply", 4)),
-        "a reply that the disk lost": (TRAINER, Trouble("client.handover.mailbox:write_whole", 4, "torn")),
+        "a reply that the disk lost": (TRAINER, Trouble("client.handover.files:write_whole", 4, "torn")),
         "after the reply": (TRAINER, Trouble("client.work.trainer:Trainer._end", 4)),
         "during upload": (LINK, Trouble("client.network.fleet:Fleet.push", 7, whom=TRAINER)),
         "during validation": (TRAINER, Trouble("client.app:evaluate", 2)),

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from client.handover.control import Progress, TrainerBusyError, TrainerStatus
-from client.handover.mailbox import REPLY, Mailbox, read_reply
+from client.handover.files import REPLY
+from client.handover.mailbox import Mailbox, read_reply
 from client.hours import open_at
 from client.site import SiteConfig
 from client.training import train

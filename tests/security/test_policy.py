@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from client.evaluation import CaseResult, summary
 from client.gates import gate_out
-from client.handover.mailbox import TASK, Ref
+from client.handover.files import TASK, Ref
 from client.policy import Policy
 from client.work.audit import entries
 from client.work.ledger import lines
