@@ -68,6 +68,7 @@ class Study(Section):
             raise wrong_at("evaluation", f"{why}give the share of patients to judge on, e.g. test: 1")
         for key, value, usual in (
             ("training", self.training, UNTRAINED), ("strategy", self.strategy, Choice(name="fedavg")),
+            ("update", self.update, Choice(name="full")),
             ("rounds.buffers", self.rounds.buffers, "aggregate"), ("evaluation.own", self.evaluation.own, None),
         ):  # fmt: skip
             if value != usual:

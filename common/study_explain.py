@@ -106,7 +106,8 @@ def _runs(study: Study, known: dict[str, Any]) -> Iterator[str]:
     yield f"    {known['net']['parameters']:,} parameters"
     if study.start is not None:
         part = "all of them" if study.start.parts == "all" else "all but the layers that make the classes"
-        yield f"    begins with given weights, not random ones ({part}); SHA-256 of their file:"
+        how = f"begins with given weights, not random ones ({part})" if study.trains else "its weights are given"
+        yield f"    {how}; SHA-256 of their file:"
         yield f"    {study.start.sha256}"
     if study.trains:
         yield from _training(study, known)

@@ -23,6 +23,7 @@ plan:                           # how every scan becomes an array
 
 net: {{name: dynunet, size: small}}   # small: a CPU will do; medium: any GPU; large: a GPU with 8 GB or more
 loss: dice_ce
+# start: {{file: ..., sha256: ...}}   # begin with a finished model; `fedscan study start MODEL` gives the lines
 
 training:                       # what a site does in one round
   optimizer: adamw              # or sgd

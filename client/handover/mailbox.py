@@ -83,7 +83,7 @@ class Mailbox:
         """
         return self._put(TASK, {"assignment": assignment.decode("utf-8")}, arrays)
 
-    def put_reply(
+    def hold_reply(
         self,
         header: bytes,
         metrics: Mapping[str, float] | None,
@@ -92,21 +92,11 @@ class Mailbox:
     ) -> Ref:
         """Write a reply: its signed header, its metrics unless it is an error, and its update if it has one.
 
+        It stays out of the link's reach until `release`.
+
         Raises:
             StorageError: It could not be written.
         """
-        ref = self.hold_reply(header, metrics, arrays, name)
-        self.release(name)
-        return ref
-
-    def hold_reply(
-        self,
-        header: bytes,
-        metrics: Mapping[str, float] | None,
-        arrays: Mapping[str, Any],
-        name: FileName = REPLY,
-    ) -> Ref:
-        """As `put_reply`, but out of the link's reach until `release`."""
         texts = {"header": header.decode("utf-8"), **reply_texts(metrics)}
         nbytes, digest = write_file(self.path(name, held=True), texts, arrays, HELD_MODE)
         return Ref(name=name, nbytes=nbytes, digest=digest)

@@ -17,7 +17,7 @@ from client.data.cache import store
 from client.data.preprocess import Grid, Meta, grid
 from client.data.volume import CachedCase
 from client.handover.control import Progress, TrainerClient, serve
-from client.handover.files import Ref
+from client.handover.files import FileName, Ref
 from client.handover.mailbox import Mailbox
 from client.identity import Federation
 from client.work.trainer import Trainer
@@ -199,3 +199,10 @@ class Hospital:
 @pytest.fixture
 def hospital(tmp_path: Path, scans: Path) -> Hospital:
     return Hospital(tmp_path / "h", tmp_path / "chains", scans)
+
+
+def put_reply(mailbox: Mailbox, header: bytes, metrics: Any, arrays: Any, name: FileName = "reply.safetensors") -> Ref:
+    """A reply that the link may have at once."""
+    ref = mailbox.hold_reply(header, metrics, arrays, name)
+    mailbox.release(name)
+    return ref

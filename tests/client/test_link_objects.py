@@ -39,6 +39,7 @@ from client.network.things import Offer, error_thing, reply_thing
 from client.network.upload import Reply
 from common import wire
 from common.errors import ERROR_CODES, StorageError, WireError
+from tests.client.conftest import put_reply
 
 N = CHUNK // 4 * 2 + 5  # two chunks and a little
 Objects = dict[str, bytes]
@@ -229,7 +230,7 @@ def test_a_task_that_is_none_is_refused(content: bytes) -> None:
 def test_a_reply_has_the_names_that_flower_gives_it(mailbox) -> None:
     metrics = {"loss": 0.5, "num-examples": 10}
     arrays = flat(1)
-    ref = mailbox.put_reply(b"signed", metrics, {d: a.tobytes() for d, a in arrays.items()})
+    ref = put_reply(mailbox, b"signed", metrics, {d: a.tobytes() for d, a in arrays.items()})
     # In the file's order of dtypes.
     record = ArrayRecord({d: wire.record(arrays)[d] for d in ("int64", "float32")})
     expected = RecordDict(
@@ -242,7 +243,7 @@ def test_a_reply_has_the_names_that_flower_gives_it(mailbox) -> None:
 
 
 def test_a_reply_that_was_changed_is_not_sent(mailbox) -> None:
-    ref = mailbox.put_reply(b"signed", None, {"float32": b"\0" * 40})
+    ref = put_reply(mailbox, b"signed", None, {"float32": b"\0" * 40})
     path = mailbox.folder / ref.name
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(WireError, match="SHA-256"):

@@ -19,6 +19,7 @@ from client.handover.files import COUNTS, REPLY, TASK, Ref
 from client.handover.mailbox import Mailbox, read_reply
 from common.errors import StorageError, WireError
 from common.records import RecordError, read_record
+from tests.client.conftest import put_reply
 
 FLAT = {"float32": np.arange(7, dtype=np.float32) / 3, "int64": np.array([1, 2**40])}
 RAW = {dtype: values.tobytes() for dtype, values in FLAT.items()}
@@ -70,10 +71,10 @@ def test_whatever_goes_in_comes_out(tmp_path_factory: pytest.TempPathFactory, si
 
 def test_replies(mailbox: Mailbox) -> None:
     metrics = {"num-examples": 3, "loss": 0.1 + 0.2, "seconds": 1e-9}
-    update = read_reply(mailbox, mailbox.put_reply(b"{}", metrics, RAW))
+    update = read_reply(mailbox, put_reply(mailbox, b"{}", metrics, RAW))
     assert (update.header, update.metrics, update.arrays) == (b"{}", metrics, RAW)
     assert type((update.metrics or {})["num-examples"]) is int
-    error = read_reply(mailbox, mailbox.put_reply(b"{}", None, {}, COUNTS))
+    error = read_reply(mailbox, put_reply(mailbox, b"{}", None, {}, COUNTS))
     assert (error.metrics, error.arrays) == (None, {})
     assert {p.name for p in mailbox.folder.iterdir()} == {REPLY, COUNTS}
 
@@ -160,7 +161,7 @@ def test_what_is_written_goes_through_no_link(mailbox: Mailbox, tmp_path: Path) 
     victim.write_text("kept")
     (mailbox.folder / f".{REPLY}.part").symlink_to(victim)
     (mailbox.folder / REPLY).symlink_to(victim)
-    ref = mailbox.put_reply(b"{}", None, {})
+    ref = put_reply(mailbox, b"{}", None, {})
     assert victim.read_text() == "kept"
     assert not (mailbox.folder / REPLY).is_symlink()
     assert read_reply(mailbox, ref).header == b"{}"

@@ -32,6 +32,7 @@ from common.signing import Kind, Signed, key_text, read_signed, sign, sites_of
 from common.study import Study
 from common.wire import Task, Terms
 from simulations.inline import FIRST_SITE, InlineGrid
+from tests.client.conftest import put_reply
 
 Hospital = Any
 
@@ -144,7 +145,7 @@ def test_a_stored_reply_by_another_key_is_made_again(hospital: Hospital) -> None
         first = reply_of(hospital, hospital.ask(study))
         signed = read_signed(first.header)
         forged = sign(hospital.stranger, Kind.REPLY, signed.audience, signed.body.encode())
-        hospital.mailbox.put_reply(forged.canonical(), first.metrics, first.arrays)
+        put_reply(hospital.mailbox, forged.canonical(), first.metrics, first.arrays)
         again = reply_of(hospital, hospital.ask(study))
     assert read_signed(again.header).key == signed.key
     assert again.arrays == first.arrays
@@ -289,7 +290,7 @@ def test_an_oversized_task_is_refused_by_what_it_declares(hospital: Hospital) ->
 
 @pytest.mark.parametrize("name", [REPLY, COUNTS])
 def test_what_the_trainer_wrote_itself_is_no_task(hospital: Hospital, name: str) -> None:
-    refused(hospital, hospital.mailbox.put_reply(b"{}", None, {}, name), "E_WIRE")
+    refused(hospital, put_reply(hospital.mailbox, b"{}", None, {}, name), "E_WIRE")
 
 
 def test_another_hash_than_the_files_is_refused(hospital: Hospital) -> None:

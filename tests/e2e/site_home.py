@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from client.handover.control import Progress, TrainerStatus, serve
-from client.handover.files import Ref
+from client.handover.files import REPLY, Ref
 from client.handover.mailbox import Mailbox
 from client.identity import Federation, Identity
 from client.link import Link
@@ -90,7 +90,8 @@ class ToyTrainer:
             self.trained.append(name)
             update = {d: -np.frombuffer(raw, np.dtype(d)) for d, raw in arrays.items()}
             metrics = {"num-examples": 7, "loss": 0.25}
-            self._replies = {name: self.mailbox.put_reply(f"header of {name}".encode(), metrics, update)}
+            self._replies = {name: self.mailbox.hold_reply(f"header of {name}".encode(), metrics, update)}
+            self.mailbox.release(REPLY)
         yield Progress(state="done", done=1, of=1, reply=self._replies[name])
 
     def status(self) -> TrainerStatus:

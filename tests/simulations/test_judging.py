@@ -169,6 +169,7 @@ def refused(file: Path, **changes: Any) -> str:
     [
         ({"start": None}, "0 judges a given model: name it under start"),
         ({"strategy": {"name": "fedprox", "mu": 1.0}}, "so nothing is trained: leave this out"),
+        ({"update": "half"}, "so nothing is trained: leave this out"),
         ({"training": {"steps": 7}}, "so nothing is trained: leave this out"),
         ({"rounds": {"number": 0, "buffers": "local"}}, "so nothing is trained: leave this out"),
         ({"evaluation": {"own": {}}}, "so nothing is trained: leave this out"),
@@ -215,7 +216,8 @@ def test_people_read_that_nothing_is_trained(model: Path) -> None:
     told = words(study, known)
     assert "judges a given model, trains nothing; it outlines  disc" in told
     assert "no weights: numbers about the given model alone" in told
-    for absent in ("after training", "optimiser", "learns", "rounds"):
+    assert "its weights are given; SHA-256 of their file" in told
+    for absent in ("after training", "optimiser", "learns", "rounds", "begins with"):
         assert absent not in told, absent
 
 
