@@ -244,6 +244,8 @@ def _evaluate(site: OpenSite, message: Message, study: Study, task: Task) -> Mes
     started = time.monotonic()
     if task.part == "train":
         raise WireError("a model is never evaluated on training cases")
+    if task.round > study.rounds.number:
+        raise WireError(f"round {task.round} of a study with {study.rounds.number} rounds: nothing is evaluated")
     cases, small = getattr(site.data(study), task.part), 1
     if site.policy is not None:
         site.policy.check_evaluation(len(cases))

@@ -258,9 +258,16 @@ class Run:
         return scores if asked and set(asked) == scores.keys() else None
 
     def _validate_start(self, state: State, flat: Flat) -> None:
-        """Validate the model with which a study begins that trains nothing: once, for after the test no site would."""
-        if not any(e["event"] == "checkpoint" for e in read_events(self._events.path)):
-            self._evaluate(flat, self._validate_on, 0, "validation", state)
+        """Validate the model with which a study begins that trains nothing: each site once, and before its test.
+
+        Once the test began, no site that has test cases would take the older task.
+        """
+        events = read_events(self._events.path)
+        judged = {e["site"] for e in events if e["event"] == "evaluated" and e["part"] == "validation"}
+        begun = any(e["event"] == "checkpoint" for e in events)
+        still = {n: m for n, m in self._validate_on.items() if n not in judged and not (begun and m.test)}
+        self._evaluate(flat, still, 0, "validation", state)
+        if not begun:
             self._counted(state)
 
     def _check_judged(self) -> None:

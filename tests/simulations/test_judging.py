@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from client.app import OpenSite
 from client.data.split import assign, targets
+from client.data.volume import SiteData
 from client.evaluation import evaluate, summary
 from client.policy import Policy
 from client.training import channels_last
@@ -138,6 +139,35 @@ def test_too_few_answers_stop_the_run(two: Any, model: Path, monkeypatch: Any) -
         run.start()
     monkeypatch.setattr(sites[0], "data", lambda study: data)
     assert run.start().finished
+
+
+def test_a_site_without_test_cases_is_asked_again_for_its_validation(two: Any, model: Path, monkeypatch: Any) -> None:
+    """Else a run that missed its quorum could never go on; and who said it already is not asked twice."""
+    data = {name: load(None) for name, load in two.sites.items()}
+    for name, has in data.items():
+        two.sites[name] = lambda study, has=has: SiteData(has.train, has.validation, ())
+    study = judging(model, evaluation={"validation": 1, "test": 0}, rounds={"number": 0, "quorum": 1.0})
+    run, sites = run_of(two, study, model)
+    monkeypatch.setattr(sites[0], "data", lambda study: _lost())
+    with pytest.raises(RoundError, match=r"1 of 2 sites judged the model, 2 are needed"):
+        run.start()
+    again, _ = run_of(two, study, None)
+    assert again.start().finished
+    judged = [e["site"] for e in read_events(run.folder / "events.jsonl") if e["event"] == "evaluated"]
+    assert judged == [sites[1].config.name, sites[0].config.name]
+
+
+def test_a_model_is_judged_in_no_round_that_the_study_has_not(two: Any, model: Path) -> None:
+    """Else a coordinator could ask for scores as often as it likes, where people agreed to one look."""
+    study = judging(model)
+    grid, _ = two.grid()
+    flat = Schema.of(study).pack(read_bundle(model).net().state_dict())
+    for number, refused in ((0, False), (1, True)):
+        task = Task(run="r", round=number, kind="evaluate", part="validation")
+        message = wire.instruction(grid.get_node_ids()[0], study, task, wire.record(flat), None)
+        (reply,) = grid.send_and_receive([message])
+        assert reply.has_error() == refused
+    assert reply.error.reason == "E_WIRE"
 
 
 def _lost() -> Any:
