@@ -63,6 +63,7 @@ def facts(study: Study) -> dict[str, Any]:
         "name": study.name,
         "digest": study.digest(),
         "net": {"name": study.net.name, "parameters": size.parameters, "buffers": size.buffers},
+        "frozen": sum(e.size for e in schema.entries if e.kind == "frozen"),
         "start": None if study.start is None else study.start.model_dump(mode="json"),
         "update": {"arrays": uplink.sizes, "bytes": uplink.nbytes},
         "inference": study.evaluation.scheme.model_dump() | {"mirror": study.evaluation.mirror},
@@ -123,6 +124,8 @@ def _training(study: Study, known: dict[str, Any]) -> Iterator[str]:
     yield from _choice("loss", LOSSES, study.loss)
     yield from _choice("strategy", STRATEGIES, study.strategy)
     yield from _choice("update", UPDATES, study.update)
+    if training.freeze:
+        yield f"  not trained, not sent back  {', '.join(training.freeze)}: {known['frozen']:,} of the parameters"
     yield f"  optimiser  {training.optimizer}, rate {training.rate:g}, schedule {training.schedule}"
     said = descriptions(Rounds)
     yield f"  mean of the sites  weights: {study.rounds.weights}  ({said['weights']})"
@@ -176,6 +179,7 @@ def _leaves(study: Study, known: dict[str, Any]) -> Iterator[str]:
     if study.trains:
         full = study.update.name == "full"
         what = "the weights of the net after training" if full else "what training changed in the net's weights, coded"
+        what += " (of those that are trained)" if study.training.freeze else ""
         yield f"  every round: {what}, {arrays}, {in_bytes(update['bytes'])}"
     else:
         yield "  no weights: numbers about the given model alone"

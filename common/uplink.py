@@ -64,6 +64,11 @@ class Uplink:
         return sum(p.stop - p.start for p in self._coded_places)
 
     @property
+    def tensors(self) -> int:
+        """How many of the schema's tensors a reply tells of: all but the frozen ones."""
+        return sum(e.kind != "frozen" for e in self.schema.entries)
+
+    @property
     def feedback(self) -> bool:
         """Whether the site keeps what its replies could not say."""
         return self.codec is not None and self.codec.feedback

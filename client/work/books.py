@@ -54,7 +54,7 @@ class Books:
     def enter(self, offer: Offer, outcome: Outcome) -> Entered:
         """Write down what is about to leave, before it can; raises StorageError."""
         line = line_of(
-            offer.task, offer.study, offer.credentials.coordinator, len(offer.schema.entries), outcome.arrays,
+            offer.task, offer.study, offer.credentials.coordinator, offer.uplink.tensors, outcome.arrays,
             outcome.metrics, norm=outcome.norm, error=outcome.error, kept=self._keep(offer, outcome),
         )  # fmt: skip
         entered = self.ledger.append(line)

@@ -55,7 +55,7 @@ class Line(Record):
         round: The round.
         kind: What had been asked.
         part: On which cases.
-        tensors: Tensors of the net in the arrays.
+        tensors: Tensors of the net, and a strategy's, in the arrays; of coded ones, those that they tell of.
         arrays: The arrays, by dtype; none but after training.
         nbytes: Of arrays and metrics together.
         norm: L2 norm of the change: of the weights that left, less those that came.
@@ -111,7 +111,7 @@ def line_of(
         task: What it answers.
         study: Of the task.
         to: Id of the coordinator's key.
-        tensors: Tensors of the net in the arrays.
+        tensors: Tensors of the net, and a strategy's, in the arrays; of coded ones, those that they tell of.
         arrays: What leaves, by dtype.
         metrics: What leaves with it; none for an error.
         more: Other fields of `Line`: norm, error, kept.

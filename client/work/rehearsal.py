@@ -80,11 +80,11 @@ def _round(config: SiteConfig, cache: Path, folder: Path, study: Study, schema: 
             yield line_of(task, study, to, 0, {}, None, error=reply.error.reason)
             continue
         update = reply.content.get(ARRAYS)
-        arrays, norm = {}, None
+        arrays, norm, uplink = {}, None, Uplink.of(study, schema)
         if isinstance(update, ArrayRecord):
             arrays = {d: array.data for d, array in update.items()}
-            base, uplink = wire.fitting_arrays(schema, asked), Uplink.of(study, schema)
+            base = wire.fitting_arrays(schema, asked)
             trained = uplink.decode(uplink.read(reply), base)
             norm, weights = change_norm(schema, base, trained), wire.record(trained)
         metrics = cast(dict[str, float], dict(reply.content[METRICS]))
-        yield line_of(task, study, to, len(schema.entries), arrays, metrics, norm=norm)
+        yield line_of(task, study, to, uplink.tensors, arrays, metrics, norm=norm)

@@ -9,6 +9,7 @@ from client.training import make_optimizer
 from common.errors import StudyError
 from common.nets import build_net
 from common.study import Study
+from common.study_explain import facts, words
 from common.uplink import Uplink
 from common.wire import Schema
 
@@ -59,6 +60,18 @@ def test_a_reply_lacks_them_and_nothing_else(update: str, strategy: str) -> None
             assert one.tobytes() == base[entry.dtype][entry.place].tobytes()
         elif update == "full" or entry.kind == "buffer":
             assert one.tobytes() == after[entry.dtype][entry.place].tobytes()
+
+
+@pytest.mark.parametrize("update", ["full", "int8"])
+def test_people_and_the_ledger_are_told_of_them(update: str) -> None:
+    study = study_of("down.*", update=update)
+    net = build_net(study)
+    down = [p.numel() for name, p in net.named_parameters() if name.startswith("down.")]
+    assert Uplink.of(study).tensors == len(net.state_dict()) - len(down)
+    told = words(study, facts(study))
+    assert f"not trained, not sent back  down.*: {sum(down):,} of the parameters" in told
+    assert "(of those that are trained)" in told
+    assert "not sent back" not in words(study_of(), facts(study_of()))
 
 
 def test_patterns_that_fit_nothing_or_everything_are_refused() -> None:
