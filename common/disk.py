@@ -2,12 +2,15 @@
 
 import contextlib
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from common.errors import StorageError
+
+_UMASK = threading.Lock()  # it is the whole process's: two threads would put back each other's
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -36,6 +39,17 @@ def not_written(path: Path, error: OSError | SafetensorError) -> StorageError:
     why = (isinstance(error, OSError) and error.strerror) or str(error)
     return StorageError(f"{path} could not be written: {why}. Make room on the disk (or put right what is said here), "
                         "then go on (run resume, simulate --resume): nothing that was finished is lost")  # fmt: skip
+
+
+@contextlib.contextmanager
+def umask(mask: int) -> Iterator[None]:
+    """What is made within gets no permission of `mask`; for a few lines, since other threads' files get none either."""
+    with _UMASK:
+        before = os.umask(mask)
+        try:
+            yield
+        finally:
+            os.umask(before)
 
 
 def _sync_folder(folder: Path) -> None:

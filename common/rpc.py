@@ -14,6 +14,7 @@ from typing import Any, NoReturn, Self
 
 import grpc
 
+from common.disk import umask
 from common.errors import FedscanError
 from common.records import AnyRecord, Record, RecordError, read_record
 
@@ -79,15 +80,13 @@ class RpcServer:
         handlers = {name: _handler(call, tell, garbage) for name, call in calls.items()}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
         target = address(socket)
-        before = os.umask(0o777 & ~mode)
         try:
-            socket.unlink(missing_ok=True)
-            self._server.add_insecure_port(target)
-            socket.chmod(mode)
+            with umask(0o777 & ~mode):
+                socket.unlink(missing_ok=True)
+                self._server.add_insecure_port(target)
+                socket.chmod(mode)
         except (RuntimeError, OSError) as error:
             raise FedscanError(f"{socket}: no socket can be made here ({error})") from None
-        finally:
-            os.umask(before)
 
     def __enter__(self) -> Self:
         self._server.start()

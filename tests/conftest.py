@@ -3,7 +3,7 @@
 import common.quiet  # noqa: F401
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,16 @@ def fedscan_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"FEDSCAN_DATA names a folder that does not exist: {folder}")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def umask_stays() -> Iterator[None]:
+    """A test that leaves the process with another umask breaks those after it, which ones being chance."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    after = os.umask(before)
+    assert after == before, f"the test leaves umask {after:o}, it was {before:o}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -30,6 +30,7 @@ from client.handover.operation import (
     socket_of,
 )
 from client.handover.peer import Caller, StrangerError, caller, group_number, supported, user_name
+from common.disk import umask
 from common.errors import FedscanError
 from common.records import Record, RecordError, read_record
 from common.rpc import address
@@ -110,19 +111,17 @@ def serve_operators(home: Path, group: str | None, operations: Operations) -> It
     number = None if group is None else group_number(group)
     path = socket_of(home)
     counter = Counter(number, lambda: _link_users(home))
-    before = os.umask(0o177)
     try:
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        path.parent.chmod(0o700)
-        path.unlink(missing_ok=True)
-        server = _Server(address(path).removeprefix("unix:"), counter, operations)
-        _give(path, number)
+        with umask(0o177):
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            path.parent.chmod(0o700)
+            path.unlink(missing_ok=True)
+            server = _Server(address(path).removeprefix("unix:"), counter, operations)
+            _give(path, number)
     except OSError as error:
         why = error.strerror or str(error)
         own = f"; {user_name(os.getuid())} must be a member of {group} to give it the socket" if group else ""
         raise FedscanError(f"{path}: no socket for the operators can be made ({why}){own}") from None
-    finally:
-        os.umask(before)
     thread = threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True, name="operators")
     thread.start()
     try:

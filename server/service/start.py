@@ -57,8 +57,8 @@ def serve(options: ServerOptions) -> None:
     """
     coordinator = Coordinator(options.home)
     coordinator.check()
-    os.umask(0o077)
     with alone(options.home / LOCK, _busy(options.home)):
+        os.umask(0o077)
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
