@@ -101,7 +101,9 @@ class Choice:
             settings = training.model_copy(update={"rate": rate, "warmup": 0})
             return self._trained(name, lambda: start, settings, rounds * count, own.finetune)
         if name == "local":
-            return self._trained(name, lambda: initial(self.study), training, 0, rounds * count)
+            # It begins at random, also where the study begins with given weights: then it must learn all of the net.
+            settings = training if self.study.start is None else training.model_copy(update={"freeze": ()})
+            return self._trained(name, lambda: initial(self.study), settings, 0, rounds * count)
         return under("personal.net.", self.kept) or None
 
     def _trained(

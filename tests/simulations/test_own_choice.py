@@ -1,15 +1,17 @@
 """Do no harm: a site ends with the model that is best on its own validation cases, and tells no more than that."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from client.evaluation import evaluate, summary
 from client.own_choice import Choice, choice_folder, read_choice
+from client.own_layers import initial
 from client.training import Progress, channels_last
 from client.work.midround import Midround
 from common.nets import build_net
@@ -105,6 +107,28 @@ def test_candidates_are_what_they_are_called(two, toy_study, monkeypatch) -> Non
     best = Schema.of(study).pack(made["a"][0])
     assert all(best[k].tobytes() == v.tobytes() for k, v in run.best().items())
     assert not any(torch.equal(made["a"][0]["head.weight"], made["a"][i]["head.weight"]) for i in (1, 2, 3))
+
+
+def test_what_is_trained_alone_has_nothing_frozen_at_random(two, toy_study, monkeypatch) -> None:
+    """Frozen layers have the given weights in the global model; a model from random ones must learn them."""
+    made = []
+    judge = Choice._judge
+    monkeypatch.setattr(Choice, "_judge", lambda self, state: (made.append(state), judge(self, state))[1])
+    torch.manual_seed(9)
+    given = build_net(toy_study()).state_dict()
+    file = two.folder / "given.safetensors"
+    save_file(given, file)
+    study = toy_study(
+        start={"sha256": hashlib.sha256(file.read_bytes()).hexdigest()}, training={"freeze": ["down.*"]},
+        rounds={"number": 1}, evaluation={"own": {"finetune": 0, "local": True}},
+    )  # fmt: skip
+    grid, _ = two.grid()
+    members = list(join(grid, study).values())
+    Run(grid, study, two.folder / "out" / "run", members, members, start=file).start()
+    still = [name for name, _ in build_net(study).named_parameters() if name.startswith("down.")]
+    for average, local in zip(made[::2], made[1::2], strict=True):
+        assert all(torch.equal(average[name], given[name]) for name in still)
+        assert not any(torch.equal(local[name], initial(study)[name]) for name in still if name.endswith("weight"))
 
 
 def test_a_site_that_did_not_train_ends_with_the_global_model(two, toy_study) -> None:
