@@ -55,6 +55,8 @@ def first_weights(study: Study, schema: Schema, file: Path | None) -> Flat:
     for e in schema.weights.entries:
         if e.name in tensors:
             flat[e.dtype][e.place] = tensors[e.name].numpy().reshape(-1)
+    if (fault := schema.fault(flat)) is not None:
+        raise ModelError(f"{file}: {fault}; get it again")
     return flat
 
 

@@ -13,7 +13,7 @@ from client.identity import Identity
 from client.site import LabelRange, LabelRule, SiteConfig, site_of_home
 from client.work.approval_record import Approval
 from client.work.approvals import Approvals, decision
-from common.errors import ApprovalError, PolicyError
+from common.errors import ApprovalError, PolicyError, StudyError
 from common.rpc import Empty
 from common.schema import Schema
 from common.section import AT_SITE
@@ -78,11 +78,11 @@ class StudyDesk:
             study = Study.model_validate(json.loads(approval.signed.body), context=AT_SITE)
         except ValueError:
             return found  # of another version of fedscan, as whoever looks at it is told
-        if approval.study not in self._nbytes:
-            self._nbytes[approval.study] = Uplink.of(study, Schema.of(study)).nbytes
         try:
+            if approval.study not in self._nbytes:
+                self._nbytes[approval.study] = Uplink.of(study, Schema.of(study)).nbytes
             config.policy.check_study(study, self._nbytes[approval.study])
-        except PolicyError as error:
+        except (PolicyError, StudyError) as error:
             return found.model_copy(update={"refused": str(error)})
         return found
 

@@ -143,6 +143,14 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path: Path, name: str, value: t
     assert hint == (name in HEAD)
 
 
+def test_a_variance_below_zero_is_refused(tmp_path: Path) -> None:
+    (_, variance), *_ = Schema.of(study()).statistics()
+    file = changed(tmp_path, variance.name, torch.full(variance.shape, -1.0))
+    made = study(named(file))
+    with pytest.raises(ModelError, match=rf"{variance.name} is below 0"):
+        first_weights(made, Schema.of(made), file)
+
+
 def test_another_file_than_the_studys_is_refused(model: Path, tmp_path: Path) -> None:
     file = model / WEIGHTS
     made = study(named(file))
