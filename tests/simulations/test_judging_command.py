@@ -85,6 +85,7 @@ def test_the_table_of_one_model(folder: Path, capsys: pytest.CaptureFixture[str]
     assert run(["simulate", str(path), "--out", str(out), "--resume"]) == 0
 
 
+@pytest.mark.full  # one comparison of the engines is in the plain set: test_ray.py
 @pytest.mark.ray
 def test_ray_gives_the_same_table(folder: Path) -> None:
     pytest.importorskip("ray", reason='needs Ray: pip install "fedscan[ray]"')
