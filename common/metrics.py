@@ -260,6 +260,7 @@ def score_limits(metrics: Iterable[str], labels: Iterable[str], spread: Spread) 
     return limits
 
 
-def stated(metric: type[Metric] | Metric) -> dict[str, Any]:
-    """Unit, ideal and range for reports."""
-    return {"unit": metric.unit, "ideal": metric.ideal, "least": metric.least, "most": metric.most}
+def stated(metric: type[Metric] | Metric, pictures: bool) -> dict[str, Any]:
+    """Unit, ideal and range for reports; distances in pictures without a physical size (`plan.size`) are in pixels."""
+    unit = "px" if pictures and metric.unit == "mm" else metric.unit
+    return {"unit": unit, "ideal": metric.ideal, "least": metric.least, "most": metric.most}

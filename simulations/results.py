@@ -12,13 +12,11 @@ import yaml
 from client.data.gate.site import folded
 from client.device import pick_device
 from client.work.results import read_results
-from common.cards import card_of
-from common.metrics import stated
-from common.names import METRICS
 from common.nets.describe import net_size
 from common.study import Study
 from common.wire import Schema
 from server.events import Event, read_events
+from server.report.measures import measured
 from server.report.own import choices
 from server.report.rounds import cost, curve
 from simulations.arms import Arm, keyed
@@ -67,10 +65,7 @@ def collect(simulation: Simulation) -> Row:
         "judged": not simulation.study.trains,
         "labels": list(simulation.study.data.labels),
         "sites": sites,
-        "metrics": [
-            {"name": name, "title": card_of(METRICS.get(name)).title, **stated(metric)}
-            for name, metric in simulation.study.metrics().items()
-        ],
+        "metrics": measured(simulation.study),
         "methods": _methods(simulation),
         **rows,
         "pictures": list(paint(simulation, rows["cases"], rows["costs"])),

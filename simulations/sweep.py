@@ -17,13 +17,11 @@ from typing import Any
 
 from client.site import SiteConfig
 from client.work.results import read_results
-from common.cards import card_of
 from common.disk import write_whole
 from common.errors import RoundError
-from common.metrics import stated
-from common.names import METRICS
 from common.study import Study
 from server.events import read_events
+from server.report.measures import measured
 from server.report.rounds import cost
 from server.report.sweep import choose_trial, write_sweep
 from simulations.axes import Trial
@@ -151,18 +149,12 @@ def _collect(out: Path, trials: Sequence[Trial], field: Field, seeds: Sequence[i
                 rows["cases"] += [{**label, "site": site, **row} for row in found]
     return {
         "format": 1, "name": first.name, "labels": list(first.data.labels), "seeds": list(seeds),
-        "metrics": _metrics(first),
+        "metrics": measured(first),
         "sites": [{"name": n, "use": "train", "test": 0} for n in field.training],
         "methods": [{"key": t.key, "title": t.title, "kind": "federated", "changes": dict(t.changes),
                      "digest": t.study.digest()} for t in trials],
         **rows,
     }  # fmt: skip
-
-
-def _metrics(study: Study) -> list[Row]:
-    return [
-        {"name": name, "title": card_of(METRICS.get(name)).title, **stated(m)} for name, m in study.metrics().items()
-    ]
 
 
 def _test(out: Path, best: Trial, sites: Sequence[SiteConfig], seeds: Sequence[int]) -> Row:

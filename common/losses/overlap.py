@@ -1,5 +1,6 @@
 """Losses that measure overlap, label by label: from Σpt, Σp and Σt over the labelled voxels."""
 
+from abc import ABC, abstractmethod
 from typing import Annotated, Literal
 
 import torch
@@ -14,7 +15,7 @@ Smooth = Annotated[float, Field(gt=0, le=1)]
 _LEAST = 1e-7
 
 
-class _Overlap(nn.Module):
+class _Overlap(nn.Module, ABC):
     """Sums the probabilities of each label and leaves to `cost` what they are worth."""
 
     def __init__(self, background: bool, batch: bool, smooth: float) -> None:
@@ -34,9 +35,9 @@ class _Overlap(nn.Module):
         """What a voxel of probability `p` adds to the size of the prediction."""
         return p
 
+    @abstractmethod
     def cost(self, both: torch.Tensor, found: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
         """What Σpt, Σp and Σt cost, each `(labels)` or `(B, labels)`."""
-        raise NotImplementedError
 
 
 @described(

@@ -10,11 +10,9 @@ from typing import Any
 import yaml
 
 from common.bundle import CARD, WEIGHTS, name_of, versions
-from common.cards import card_of
 from common.disk import write_whole
 from common.errors import StudyError
-from common.metrics import DICE, QUARTILES, TOLD, WORST, count_key, score_key, score_limits, stated
-from common.names import METRICS
+from common.metrics import DICE, QUARTILES, TOLD, WORST, count_key, score_key, score_limits
 from common.nets.describe import net_size
 from common.study import Study
 from common.wire import Schema
@@ -23,7 +21,7 @@ from server.events import Event, read_events
 from server.model import FOLDER, write_model
 from server.report import charts
 from server.report.html import templates
-from server.report.measures import measures
+from server.report.measures import measured, measures
 from server.report.own import choices
 from server.report.rounds import cost, curve, sizes
 from server.report.sentences import number
@@ -94,8 +92,7 @@ def facts(run: str, study: Study, state: State, events: Sequence[Event]) -> Row:
         "sites": sites,
         "choices": list(choices(events)),
         "test": fmean(tested) if tested else None,
-        "metrics": [{"name": name, "title": card_of(METRICS.get(name)).title, **stated(metric)}
-                    for name, metric in study.metrics().items()],
+        "metrics": measured(study),
         "cost": took,
         "curves": [{"seed": study.seed, "method": METHOD, "trained_on": "all", **row}
                    for row in curve(events, study.rounds.number)],
