@@ -49,6 +49,7 @@ class Workshop:
         self._stopping = stopping
         self._site: OpenSite | None = None
         self._opened: tuple[str, SiteConfig] | None = None
+        self._threads = torch.get_num_threads()  # what the machine gives, for a site that sets no limit or lifts it
         self._app = make_app(lambda context: self._open())
         wire.become(run_id=1, node_id=_NODE)
 
@@ -102,8 +103,7 @@ class Workshop:
         if device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.set_per_process_memory_fraction(limits.gpu_memory, device)
-        if limits.threads is not None:
-            torch.set_num_threads(limits.threads)
+        torch.set_num_threads(limits.threads or self._threads)
         config = offer.config.model_copy(update={"name": offer.credentials.site})
         cache, folder = places(self._home)
         site = OpenSite(

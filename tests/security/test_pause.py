@@ -267,8 +267,9 @@ def test_with_too_little_room_on_the_disk_nothing_is_begun(hospital: Hospital) -
         assert hospital.ask(hospital.study(), 0, "join").state == "done"
 
 
-def test_threads_are_limited(hospital: Hospital, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_are_limited_until_the_limit_is_lifted(hospital: Hospital, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[int] = []
+    before = torch.get_num_threads()
 
     def counted(*args: Any, **kwargs: Any) -> float:
         found.append(torch.get_num_threads())
@@ -278,4 +279,6 @@ def test_threads_are_limited(hospital: Hospital, monkeypatch: pytest.MonkeyPatch
     hospital.configure(limits="{threads: 3}")
     with hospital.trainer():
         assert hospital.ask(hospital.study()).state == "done"
-    assert found == [3]
+        hospital.configure()
+        assert hospital.ask(hospital.study(), 2).state == "done"
+    assert found == [3, before]
