@@ -7,7 +7,7 @@ from common.documents import Document, Location, location_of
 from common.errors import ModelError, StudyError
 from common.section import Choice
 from common.study import SIMULATION_KEYS, Study, study_of
-from common.traits import keeps_layers
+from common.traits import keeps_layers, traits_of
 
 # nnU-Net stops halving an axis that is this much coarser than the others (Isensee et al. 2021).
 ANISOTROPIC = 2.0
@@ -129,6 +129,11 @@ def _remarks(study: Study) -> list[tuple[str, str]]:
             study.start is not None and kept.own is not None and kept.own.local,
             "evaluation.own.local",
             "only the coordinator has the file of start: a model that a site trains alone begins at random",
+        ),
+        (
+            traits_of(study).personal and kept.own is None,
+            "strategy",
+            "trains a personal model at each site that nothing uses; evaluation.own lets the sites choose it",
         ),
         (
             kept.validation == 0 and study.trains,

@@ -160,15 +160,12 @@ def _forest_row(d: Difference, place: Callable[[float], float]) -> dict[str, Any
 
 
 def heat(scores: Scores) -> dict[str, Any]:
-    """Methods x sites: training sites, their mean, sites that did not train."""
+    """A row for each training site, their mean, each site that did not train; turned, the page has columns instead."""
     places = [*scores.sites, None]
     means = [s.mean for p in places for m in scores.methods if (s := scores.summary(m, p))]
     span = (min(means, default=0.0), max(means, default=1.0))
-    return {
-        "trained": [_heat_row(scores, s, span) for s in scores.trained],
-        "mean": _heat_row(scores, None, span) if len(scores.trained) > 1 else None,
-        "unseen": [_heat_row(scores, s, span) for s in scores.unseen],
-    }
+    ordered: list[str | None] = [*scores.trained, *([None] if len(scores.trained) > 1 else []), *scores.unseen]
+    return {"rows": [_heat_row(scores, place, span) for place in ordered], "turned": len(scores.methods) > FEW_COLUMNS}
 
 
 def _heat_row(scores: Scores, site: str | None, span: tuple[float, float]) -> dict[str, Any]:
@@ -186,7 +183,8 @@ def _heat_row(scores: Scores, site: str | None, span: tuple[float, float]) -> di
         for m, s in row.items()
     }
     patients = max((s.patients for s in row.values() if s), default=0)
-    return {"name": site or f"Mean of {scores.group}", "place": site, "cells": cells, "patients": patients}
+    return {"name": site or f"Mean of {scores.group}", "place": site, "unseen": site in scores.unseen, "cells": cells,
+            "patients": patients}  # fmt: skip
 
 
 def shade(value: float, span: tuple[float, float]) -> float:

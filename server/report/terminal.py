@@ -1,6 +1,6 @@
 """The result of a simulation on one terminal screen."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +12,8 @@ from server.report.sentences import failed
 from server.report.tables import Scores, winners
 from server.report.verdict import judge
 
+FEW_COLUMNS = 8  # methods beside each other; more are laid below each other
+FEW_SITES = 4
 COLOURS = {"better": "green", "mixed": "yellow", "open": "yellow", "worse": "red", "none": "yellow"}
 
 
@@ -23,7 +25,23 @@ def print_summary(results: Mapping[str, Any], console: Console) -> None:
     """
     scores = Scores(results)
     title = "Mean Dice on test scans" + ("" if scores.judged else " (best in bold)")
+    others = [Scores(results, measure) for measure in measures(results)[1:]]
     table = Table(title=title, title_justify="left", title_style="bold")
+    if len(scores.methods) > FEW_COLUMNS:
+        _by_method(table, scores, others)
+    else:
+        _by_site(table, scores, others)
+    console.print(table)
+    for line in failed(scores):
+        console.print(Text(f"† {line}", style="red"))
+    verdict = judge(results, scores)
+    console.print(Text(verdict.headline, style=f"bold {COLOURS[verdict.tone]}"))
+    if verdict.sentences:
+        console.print(Text(verdict.sentences[0]))
+
+
+def _by_site(table: Table, scores: Scores, others: Sequence[Scores]) -> None:
+    """A row for each site, then for each mean."""
     # Text, not markup: names come from files.
     table.add_column("site", overflow="ellipsis", no_wrap=True, max_width=26)
     for method in scores.methods:
@@ -37,18 +55,23 @@ def print_summary(results: Mapping[str, Any], console: Console) -> None:
         table.add_section()
     for site in scores.unseen:
         table.add_row(Text(f"{site} (not in training)"), *_cells(scores, site))
-    others = [Scores(results, measure) for measure in measures(results)[1:]]
     if others:
         table.add_section()
     for other in others:
         table.add_row(f"mean {other.measure.heading}", *_cells(other, None))
-    console.print(table)
-    for line in failed(scores):
-        console.print(Text(f"† {line}", style="red"))
-    verdict = judge(results, scores)
-    console.print(Text(verdict.headline, style=f"bold {COLOURS[verdict.tone]}"))
-    if verdict.sentences:
-        console.print(Text(verdict.sentences[0]))
+
+
+def _by_method(table: Table, scores: Scores, others: Sequence[Scores]) -> None:
+    """A row for each of many methods; with many sites, too, the means alone."""
+    places = [*(scores.sites if len(scores.sites) <= FEW_SITES else ()), None]
+    columns = [(scores, place) for place in places] + [(other, None) for other in others]
+    table.add_column("method", overflow="ellipsis", no_wrap=True, min_width=12)
+    for found, place in columns:
+        mean = f"mean of {found.group}" if found is scores else f"mean {found.measure.heading}"
+        table.add_column(Text(mean if place is None else place), justify="right", max_width=12)
+    cells = [_cells(found, place) for found, place in columns]
+    for method, row in zip(scores.methods, zip(*cells, strict=True), strict=True):
+        table.add_row(Text(scores.titles[method]), *row)
 
 
 def _cells(scores: Scores, site: str | None) -> list[Text]:

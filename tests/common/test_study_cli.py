@@ -111,6 +111,14 @@ def test_check_remarks_on_what_may_be_unintended(tmp_path: Path) -> None:
     assert keys == ["plan.spacing", "training.warmup", "evaluation.validation", "evaluation.test"]
 
 
+def test_a_personal_model_that_nothing_uses_is_remarked_on(tmp_path: Path) -> None:
+    path = small(tmp_path, more="strategy: ditto\n")
+    (remark,) = check_study(path)[1]
+    assert remark.split(": ")[1] == "strategy"
+    path.write_text(path.read_text().replace("every: 2", "every: 2, own: {finetune: 0}"))
+    assert check_study(path)[1] == []
+
+
 def test_explain_counts_what_crosses(tmp_path: Path) -> None:
     known = facts(load_study(small(tmp_path)))
     # By hand: 5 rounds send an update each; 5 rounds, the validations after 2, 4 and 5 and the test receive weights.

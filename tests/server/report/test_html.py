@@ -288,6 +288,27 @@ def test_terminal_marks_the_best_and_says_the_verdict(make_results: Make) -> Non
     assert max(len(line) for line in plain.splitlines()) <= 100
 
 
+def test_many_methods_are_laid_below_each_other(tmp_path: Path, make_results: Make) -> None:
+    """Five copies of one method on a terminal and a page: the means of a copy are those of the method."""
+    results = make_results(sites=3, seeds=1, rounds=2, distances=True)
+    for copy in (f"again-{i}" for i in range(5)):
+        results["methods"].append({"key": copy, "title": copy, "kind": "federated"})
+        for rows in (results["cases"], results["costs"], results["curves"]):
+            rows += [{**r, "method": copy} for r in rows if r["method"] == "fedavg"]
+    console = Console(width=100, record=True, file=io.StringIO())
+    print_summary(results, console)
+    lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in console.export_text().splitlines()]
+    shown = {line[0]: line[1:] for line in lines if len(line) == 6}
+    assert list(shown) == [m["title"] for m in results["methods"]]
+    assert shown["again-4"] == shown["FedAvg"] != shown["FedProx"]
+    page = Page(write(tmp_path, results))
+    text = " ".join(" ".join(page.text).split())
+    assert "★ marks the best method of a column" in text
+    found = re.search(r"again-4 ([\d.]+)", text)
+    assert found is not None
+    assert found[1] == shown["FedAvg"][0]
+
+
 def test_sizes_and_times_read_well() -> None:
     sizes = {None: "–", 0: "0 B", 999: "999 B", 1000: "1.0 kB", 4_812_344: "4.8 MB", 2.5e13: "25.0 TB"}
     assert {v: size(v) for v in sizes} == sizes
