@@ -7,15 +7,12 @@ again. The open task and its reply lie on disk, so that a kill at any moment cos
 import common.quiet  # noqa: F401
 
 import logging
-import os
 import signal
 import threading
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
-
-from pydantic import Field
 
 from client.handover.control import Progress, TrainerClient
 from client.handover.files import TASK, Ref
@@ -26,18 +23,16 @@ from client.network.download import Pull, fetch, read_layout
 from client.network.fleet import HEARTBEAT, Fleet
 from client.network.hop import Hop
 from client.network.objects import Thing, name_of
+from client.network.open_task import OpenNote, OpenTask, task_name
 from client.network.problems import Backoff, LinkError, Problem
 from client.network.standing import Standing
 from client.network.things import Offer, error_thing, reply_thing
 from client.network.upload import Reply
 from client.site import Network, site_of_home
-from common.disk import not_written
 from common.errors import FedscanError, StorageError, WireError
-from common.keys import PRIVATE, private_folder
+from common.keys import private_folder
 from common.lock import alone
 from common.log import Form, start_log
-from common.manifests import RoundManifest, read_assignment
-from common.records import Record, RecordError, Sha256, read_record
 
 log = logging.getLogger("fedscan.link")
 
@@ -47,8 +42,6 @@ _LOOK = 0.05  # seconds between two looks at whether the site is paused
 _NEAR, _SOON, _LATER = 0.1, 0.2, 1.0  # seconds between two questions for a task
 _NEAR_FOR, _SOON_FOR = 5.0, 300.0  # seconds after the last task in which the first two hold
 _FORMER = 3.0  # between two tries while a former process of this site still counts as connected
-_NAMED = 1024 * 1024  # bytes of an assignment whose task is named in the status
-_OPEN_BYTES = 4096
 
 
 class Clock(Protocol):
@@ -71,22 +64,6 @@ class SystemClock:
     def wait(self, event: threading.Event, seconds: float) -> bool:
         """As `threading.Event.wait`."""
         return event.wait(seconds)
-
-
-class _Open(Record):
-    """The open task (HOME/link/open.json).
-
-    Attributes:
-        content: Name of its message's content: equal for the same task in another message.
-        task: Its file.
-        name: Run, round and kind, for people.
-        delivered: Whether its reply was; the trainer is not asked again then.
-    """
-
-    content: Sha256
-    task: Ref
-    name: str = Field(max_length=300)
-    delivered: bool = False
 
 
 class Link:
@@ -115,7 +92,8 @@ class Link:
         self._busy = -_SOON_FOR  # when there was last something to do
         self._node: int | None = None
         self._offer: Offer | None = None  # the message that waits for a reply
-        self._open: _Open | None = None
+        self._note = OpenNote(home / "link" / "open.json")
+        self._open: OpenTask | None = None
         self._places: dict[str, int] = {}
         self._hop: Hop | None = None
         self._reply: Reply | None = None
@@ -299,8 +277,8 @@ class Link:
         # An older task is put aside only when the new one is whole.
         fetched = fetch(pull, layout, self._mailbox, self._places)
         self._places = dict(fetched.places)
-        self._open = _Open(content=content, task=fetched.ref, name=_name(layout.assignment))
-        self._remember()
+        self._open = OpenTask(content=content, task=fetched.ref, name=task_name(layout.assignment))
+        self._note.write(self._open)
         self._put_away_reply()
         self._offer = None
         if self._hop is not None:
@@ -331,7 +309,7 @@ class Link:
         if offer is not None and answer is not None and self._open is not None:
             self._deliver(node, offer, answer, self._open)
 
-    def _deliver(self, node: int, offer: Offer, answer: Progress, task: _Open) -> None:
+    def _deliver(self, node: int, offer: Offer, answer: Progress, task: OpenTask) -> None:
         self.standing.at("upload")
         self._busy = self._clock.now()
         try:
@@ -354,7 +332,7 @@ class Link:
             log.warning("a reply was not taken: %s", error)
         self._offer = None
         self._open = task.model_copy(update={"delivered": True})
-        self._remember()
+        self._note.write(self._open)
 
     def _push_reply(self, node: int, offer: Offer, ref: Ref) -> None:
         if self._reply is None or self._reply.ref != ref:
@@ -391,17 +369,10 @@ class Link:
 
     # What outlives the process
 
-    @property
-    def _open_path(self) -> Path:
-        return self._home / "link" / "open.json"
-
     def _restore(self) -> None:
         """Go on with the task that an earlier process left, if its file is whole."""
-        try:
-            found = read_record(_Open, self._open_path.read_bytes(), _OPEN_BYTES)
-        except (OSError, RecordError):
-            return
-        if self._mailbox.find(TASK) != found.task:
+        found = self._note.read()
+        if found is None or self._mailbox.find(TASK) != found.task:
             return
         self._open = found
         self.standing.task = found.name
@@ -409,36 +380,9 @@ class Link:
             log.info("task %s was left open: going on with it", found.name)
             self._begin()
 
-    def _remember(self) -> None:
-        """Note the open task. After a power cut the note may be an old one: the task's file is held against it."""
-        if self._open is None:
-            return
-        part = self._open_path.with_suffix(".part")
-        try:
-            with open(part, "wb", opener=_private) as file:
-                file.write(self._open.canonical())
-            os.replace(part, self._open_path)
-        except OSError as error:
-            raise not_written(self._open_path, error) from None
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, PRIVATE)
-
 
 def _refused(hop: Hop) -> bool:
     return hop.answer is not None and hop.answer.state == "refused"
-
-
-def _name(assignment: bytes) -> str:
-    """Run, round and kind of a task as its manifest says, for people: it is the trainer who verifies it."""
-    if len(assignment) > _NAMED:
-        return "of a long run"
-    try:
-        body = read_assignment(assignment).manifest.body.encode()
-        return read_record(RoundManifest, body, len(assignment)).task
-    except (FedscanError, RecordError):
-        return "that cannot be read"
 
 
 def run(home: Path, form: Form = "text") -> None:

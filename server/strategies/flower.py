@@ -1,5 +1,6 @@
 """Flower's own strategies, as they are installed."""
 
+import logging
 from typing import Any, Literal
 
 import flwr.serverapp.strategy as installed
@@ -14,6 +15,7 @@ from server.aggregation import weighted_mean
 from server.spool import Reply
 from server.strategies.base import Fold, Strategy
 
+logging.getLogger("flwr").setLevel(logging.WARNING)  # else each class tells of each fold between our own lines
 _OPT = frozenset({"eta", "tau"})
 _BETAS = frozenset({"beta_1", "beta_2"})
 _MOMENTS = ("m_t", "v_t")
