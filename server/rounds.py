@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from flwr.app import Message
 from flwr.serverapp import Grid
 
 from common import wire
@@ -20,12 +19,12 @@ from common.start import first_weights
 from common.study import Study
 from common.uplink import Uplink
 from common.wire import Flat, Schema
+from server.answers import Answers
 from server.channel import Ask, Channel, Plain, Received
 from server.checkpoint import Checkpoints, State
-from server.consent import Consent, NotAllowedError
+from server.consent import Consent
 from server.deadlines import Deadlines
 from server.events import Event, Events, read_events
-from server.exchange import exchange
 from server.joining import MOST, Member
 from server.measured import best_among
 from server.model import write_model
@@ -70,7 +69,6 @@ class Run:
     ) -> None:
         self.study = study
         self.folder = folder
-        self._grid = grid
         self._train = {m.name: m for m in train}
         self._test = {m.name: m for m in test}
         self._validate_on = {m.name: m for m in (train if validate is None else validate)}
@@ -81,11 +79,9 @@ class Run:
         self._spool = Spool(folder / "spool", self._schema)
         self._events = Events(folder / "events.jsonl", listener)
         self._channel = channel or Plain(study)
-        self._deadlines = deadlines
-        self._stop = stop
-        self._late: set[str] = set()
         self._memory: dict[str, Flat] = {}
         self._consent = consent or Consent(folder / "consent.json", self._events)
+        self._answers = Answers(grid, self._channel, self._events, self._consent, deadlines, stop)
         self._again = again
         self._start = start
 
@@ -242,7 +238,7 @@ class Run:
             "train", number, {n: self._train[n] for n in roster if n not in there}, roster, state, flat,
             best=state.best_round, terms=self._strategy.terms(number),
         )  # fmt: skip
-        self._exchange(ask, {name: m.steps for name, m in self._train.items()}, take)
+        self._answers.collect(ask, {name: m.steps for name, m in self._train.items()}, take)
         return self._spool.replies(number, roster)
 
     def _trained(self, number: int, site: str, metrics: Mapping[str, float]) -> None:
@@ -306,12 +302,12 @@ class Run:
         cases = {name: getattr(m, part) for name, m in having.items()}
         own = self.study.evaluation.own if part == "test" else None
         if own is None:
-            self._exchange(ask, cases, take)
+            self._answers.collect(ask, cases, take)
         else:
             # The test is then mostly training, of which validations tell nothing.
             alone = self.study.rounds.number if own.local else 0
             steps = {name: own.finetune + alone * m.steps for name, m in having.items()}
-            self._exchange(ask, {name: cases[name] + steps[name] for name in having}, take, "choice")
+            self._answers.collect(ask, {name: cases[name] + steps[name] for name in having}, take, "choice")
         return {name: scores[name] for name in having if name in scores}
 
     def _ask_of(
@@ -328,55 +324,6 @@ class Run:
             self.folder.name, number, kind, {name: m.node_id for name, m in to.items()}, roster, flat,
             acknowledged=state.acknowledged, replies=state.replies, deadline=self.study.rounds.deadline, **rest,
         )  # fmt: skip
-
-    def _exchange(
-        self,
-        ask: Ask,
-        units: Mapping[str, int],
-        take: Callable[[str, Received], Mapping[str, float]],
-        work: str | None = None,
-    ) -> None:
-        """One exchange in which a failing or late site is an event, never the end of the round.
-
-        Args:
-            ask: The task.
-            units: How much work it is for each site: steps or cases.
-            take: Told of each reply; returns its metrics.
-            work: What kind of work it is, by which the deadline is measured; the kind of task if none.
-        """
-        work = work or ask.kind
-        if not ask.to:
-            return
-        open_sites, start = set(ask.to), time.monotonic()
-
-        def guarded(site: str, message: Message) -> None:
-            open_sites.discard(site)
-            self._late.discard(site)
-            try:
-                seconds = take(site, self._channel.received(site, message))["seconds"]
-            except NotAllowedError as error:
-                self._consent.refused(site, error.reason, ask.round)
-                return
-            except WireError as error:
-                self._events.append("failed", round=ask.round, site=site, why=str(error))
-                return
-            if self._deadlines is not None:
-                self._deadlines.answered(work, site, units[site], seconds, time.monotonic() - start)
-
-        def deadline() -> float | None:
-            if self._deadlines is None:
-                return ask.deadline
-            there = set(self._grid.get_node_ids()) if self._late else set()
-            awaited = {s: units[s] for s in open_sites if s not in self._late or ask.to[s] in there}
-            return self._deadlines.seconds(work, awaited)
-
-        if self._deadlines is not None:
-            self._events.append("asked", round=ask.round, what=ask.kind, sites=list(ask.to), deadline=deadline())
-        exchange(self._grid, self._channel.messages(ask), guarded, deadline, self._stop)
-        for site in ask.to:
-            if site in open_sites:
-                self._late.add(site)
-                self._events.append("failed", round=ask.round, site=site, why="no answer before the deadline")
 
     def _weights(self, replies: Sequence[Reply]) -> list[float]:
         if self.study.rounds.weights == "equal":
