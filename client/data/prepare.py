@@ -1,14 +1,13 @@
 """From a site's files to cases ready for training: find, read, check, preprocess, keep on disk, split."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from client.data import cache as cached
 from client.data.catalogue import look
+from client.data.each import each
 from client.data.gate.cases import check_kept
 from client.data.gate.codes import finding
 from client.data.gate.files import no_label, unreadable
@@ -23,9 +22,6 @@ from client.data.volume import CachedCase, Case, Finding, SiteData
 from client.site import SiteConfig
 from common.errors import DataError
 from common.study import Study
-
-# Each worker holds one case in memory.
-_WORKERS = 4
 
 
 def prepare(study: Study, site: SiteConfig, *, cache: Path, home: Path,
@@ -55,7 +51,7 @@ def prepare(study: Study, site: SiteConfig, *, cache: Path, home: Path,
     out = left_out(found.cases, site, memory.digest)
     wanted = remaining(found.cases, out)
     work = partial(_case, study=study, labels=labels, cache=cache, memory=memory)
-    results = _each(work, wanted, progress)
+    results = each(work, wanted, progress)
     memory.save()
     kept = [(result.case, result.meta) for result in results if result.meta is not None]
     findings = (
@@ -78,22 +74,6 @@ class _Result:
     findings: tuple[Finding, ...]
     cached: CachedCase | None = None
     meta: Meta | None = None
-
-
-def _each(work: Callable[[Case], _Result], cases: Sequence[Case],
-          progress: Callable[[int, int], None] | None) -> list[_Result]:  # fmt: skip
-    """The result of each case, in the order of `cases`."""
-    with ThreadPoolExecutor(max(1, min(_WORKERS, os.cpu_count() or 1))) as pool:
-        futures = [pool.submit(work, case) for case in cases]
-        try:
-            for number, future in enumerate(as_completed(futures), start=1):
-                future.result()
-                if progress:
-                    progress(number, len(cases))
-        finally:
-            # After an error or an interrupt no further case is begun.
-            pool.shutdown(cancel_futures=True)
-    return [future.result() for future in futures]
 
 
 def _case(case: Case, *, study: Study, labels: SiteLabels, cache: Path, memory: Memory) -> _Result:

@@ -12,17 +12,16 @@ Names are pseudonyms by the secret of the site's home. A case is there whole or 
 import csv
 import io
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from client.data.dicom.workers import Workers, shared_workers
+from client.data.each import each
 from client.data.export.case import CaseExport, Shared, export_case
 from client.data.export.policy import ExportOptions
 from client.data.secret import Secret, site_secret
@@ -35,7 +34,6 @@ __all__ = ["ExportOptions", "Record", "export"]
 
 FORMAT = 1
 _UNFINISHED = ".unfinished"
-_WORKERS = 4
 # Folders of a site's home that belong to others.
 _OWN = ("trainer", "link", "certificates", "cache", "shared")
 
@@ -102,7 +100,7 @@ def export(cases: Sequence[Case], out: Path, site: SiteConfig, options: ExportOp
     software = f"fedscan {version('fedscan')}"
     _begin(out, options, secret, software)
     shared = Shared(options, secret, software, workers or shared_workers())
-    results = _each(_Work(out, shared), cases, progress)
+    results = each(_Work(out, shared), cases, progress)
     _take_away(out, results)
     record = _record(results, options, software)
     if not record.cases:
@@ -167,19 +165,6 @@ def _begin(out: Path, options: ExportOptions, secret: Secret, software: str) -> 
     if out.exists() and (not out.is_dir() or any(p.name != _UNFINISHED for p in out.iterdir())):
         raise DataError(f"{out}: is there already and not empty. Name a new folder.")
     write_whole(mark, lambda path: path.write_text(text, encoding="utf-8"))
-
-
-def _each(work: _Work, cases: Sequence[Case], progress: Callable[[int, int], None] | None) -> list[CaseExport]:
-    with ThreadPoolExecutor(max(1, min(_WORKERS, os.cpu_count() or 1))) as pool:
-        futures = [pool.submit(work, case) for case in cases]
-        try:
-            for number, future in enumerate(as_completed(futures), start=1):
-                future.result()
-                if progress:
-                    progress(number, len(cases))
-        finally:
-            pool.shutdown(cancel_futures=True)
-    return [future.result() for future in futures]
 
 
 def _take_away(out: Path, results: Sequence[CaseExport]) -> None:

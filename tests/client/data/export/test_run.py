@@ -202,7 +202,7 @@ def test_a_stopped_export_goes_on_and_ends_the_same(hospital: Any, monkeypatch: 
         return answer
 
     monkeypatch.setattr(hospital.workers, "ask", dying)
-    monkeypatch.setattr("client.data.export.run._WORKERS", 1)
+    monkeypatch.setattr("client.data.each.WORKERS", 1)
     with pytest.raises(KeyboardInterrupt):
         hospital.export(*cases)
     assert not (hospital.root / "out" / "record.json").exists()
