@@ -45,7 +45,7 @@ def evaluate(
     device: torch.device,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[CaseResult]:
-    """Judge a model on `cases`, one case in memory at a time.
+    """Judge a model on `cases`, one case in memory at a time; distances in mm, with `plan.size` in pixels.
 
     Args:
         model: A net; several, whose mean probabilities are judged; or a function from a case to its label map, uint8
@@ -59,6 +59,9 @@ def evaluate(
     results = []
     for done, case in enumerate(cases, start=1):
         spacing = load_meta(case)["own"]["spacing"]
+        if study.plan.size is not None:
+            # Pictures without a physical size, the study says: what one file may claim must not mix with the others.
+            spacing = [1.0] * len(spacing)
         scores = measure(predict(case), np.asarray(load_truth(case)), spacing, labels, metrics)
         results.append(CaseResult(case.id, case.patient, scores))
         if progress is not None:

@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from client.report.books import size
 from client.report.gather import Facts
 from client.report.pictures import colour
 from common.disk import write_whole
 from common.figures import Point
+from common.pages import templates
 
 _HERE = Path(__file__).parent
 _WIDTH, _HEIGHT = 560, 150
@@ -38,10 +37,7 @@ def write_page(path: Path, facts: Facts) -> None:
 
 def render(facts: Facts) -> str:
     """The page as text."""
-    jinja = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    jinja.filters |= {"dice": dice, "size": size, "when": lambda t: t.astimezone().strftime("%d %B %Y, %H:%M")}
+    jinja = templates(_HERE, dice=dice, size=size, when=lambda t: t.astimezone().strftime("%d %B %Y, %H:%M"))
     newest = facts.newest
     labels = newest.study.data.labels if newest else ()
     return jinja.get_template("page.html.j2").render(

@@ -8,9 +8,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 
 from common.errors import CheckpointError
+from common.pages import templates
 from server.report import charts, files, sentences
 from server.report.bootstrap import MIN_PATIENTS, RESAMPLES
 from server.report.comparison import Difference
@@ -76,7 +77,7 @@ def render(results: Mapping[str, Any], folder: Path, every: Sequence[Scores], ve
     scores = every[0]
     style = charts.styles(scores)
     return (
-        templates()
+        pages()
         .get_template("page.html.j2")
         .render(
             r=results,
@@ -110,14 +111,11 @@ def render(results: Mapping[str, Any], folder: Path, every: Sequence[Scores], ve
     )
 
 
-def templates() -> Environment:
+def pages() -> Environment:
     """The pages and the parts that they share."""
-    here = Path(__file__).parent
-    jinja = Environment(
-        loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    return templates(
+        Path(__file__).parent, number=sentences.number, signed=sentences.signed, size=size, duration=duration
     )
-    jinja.filters |= {"number": sentences.number, "signed": sentences.signed, "size": size, "duration": duration}
-    return jinja
 
 
 def key_figures(scores: Scores, verdict: Verdict) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from server.checkpoint import Checkpoints, State
 from server.events import Event, read_events
 from server.model import FOLDER, write_model
 from server.report import charts
-from server.report.html import templates
+from server.report.html import pages
 from server.report.measures import measured, measures
 from server.report.own import choices
 from server.report.rounds import cost, curve, sizes
@@ -126,7 +126,7 @@ def render(found: Mapping[str, Any]) -> str:
     """The page as text."""
     style = {METHOD: "fed1"}
     return (
-        templates()
+        pages()
         .get_template("run.html.j2")
         .render(
             r=found,

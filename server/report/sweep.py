@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from server.report.comparison import compare
-from server.report.html import templates
+from server.report.html import pages
 from server.report.measures import measures
 from server.report.tables import Scores
 
@@ -73,7 +73,7 @@ def render(results: Mapping[str, Any], rows: list[Row]) -> str:
     test = {**results, **{k: results["test"][k] for k in ("cases", "sites")}, "failures": []}
     tested = [Scores(test, measure) for measure in shown]
     return (
-        templates()
+        pages()
         .get_template("sweep.html.j2")
         .render(r=results, rows=rows, measures=shown, tested=tested, key=results["test"]["method"])
     )

@@ -23,7 +23,8 @@ from server.strategies.base import Fold, Strategy
 class FedAvgM(Strategy):
     """v ← β v + Δ, w ← w + η v; Δ is the weighted mean of the sites' changes.
 
-    A steady Δ adds up to η / (1 − β) times FedAvg's step. Parameters only: running statistics are those of the mean.
+    A steady Δ adds up to η / (1 − β) times FedAvg's step, which is 1 by default; more of it overshoots where rounds are
+    few. Parameters only: running statistics are those of the mean.
 
     Args:
         momentum: β; 0 with rate 1 is FedAvg.
@@ -31,7 +32,7 @@ class FedAvgM(Strategy):
     """
 
     def __init__(
-        self, *, momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5, rate: Annotated[float, Field(gt=0, le=10)] = 1.0
+        self, *, momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5, rate: Annotated[float, Field(gt=0, le=10)] = 0.5
     ) -> None:
         self._momentum, self._rate = momentum, rate
 

@@ -50,10 +50,6 @@ STRATEGIES = ("fedavg", "fedprox", "fedavgm", "scaffold", "fedbn", "feddg_ga",
               "median", "trimmed_mean", "multi_krum", "geometric_median", "norm_clipping")  # fmt: skip
 
 
-# Its steady step is then FedAvg's; at 1 it is twice that, which in so few rounds ends far from any minimum.
-OPTIONS = {"fedavgm": {"rate": 0.5}}
-
-
 class Size(NamedTuple):
     """How much there is to do in each cell: sites, cases of each, rounds, steps of each site in a round."""
 
@@ -137,7 +133,7 @@ def study(cell: Cell, size: Size) -> Study:
                 "clip": None,
             },
             "rounds": {"number": size.rounds},
-            "strategy": {"name": cell.strategy, **OPTIONS.get(cell.strategy, {})},
+            "strategy": {"name": cell.strategy},
             "evaluation": {"validation": 0.2, "test": 0.4, "every": size.rounds, "metrics": ["dice"], "spread": "none"},
         }
     )

@@ -28,10 +28,9 @@ _TEXT = """\
 # Which strategy holds when one thing goes wrong
 
 Measured by `python -m simulations.benchmarks.dials`: five phantom hospitals of 2D pictures, a small U-Net with batch
-normalisation, the same six rounds of five steps for all; {seeds}. Options are at their defaults, but for `fedavgm`,
-whose rate is 0.5: with momentum 0.5 its steady step is then FedAvg's, and at its default of 1 it overshoots in so few
-rounds. One dial is turned at a time. Figures are test Dice of hospitals 1 to 4 with the weights of the last round:
-**mean**, then the worst of the four. Hospital 5 is the one at fault where one is, so its own figure never counts.
+normalisation, the same six rounds of five steps for all; {seeds}. Options are at their defaults.
+One dial is turned at a time. Figures are test Dice of hospitals 1 to 4 with the weights of the last round: **mean**,
+then the worst of the four. Hospital 5 is the one at fault where one is, so its own figure never counts.
 Phantoms are easy and small: what tells is how far a figure falls within its row, not its second digit. *stops*: the
 sites refused the global weights, which were beyond their limits, and the run ended for want of replies.
 

@@ -149,10 +149,16 @@ def test_what_is_told_of_the_spread(make_study: MakeStudy) -> None:
     assert withheld["dice.liver.median"] == numbers["dice.liver.median"]
 
 
-def test_distances_are_in_the_millimetres_of_the_cases_own_grid(make_case: MakeCase, make_study: MakeStudy) -> None:
+def test_distances_are_in_the_millimetres_of_the_cases_own_grid_or_in_pixels_without_a_size(
+    make_case: MakeCase, make_study: MakeStudy
+) -> None:
     truth = np.zeros((24, 24))
     truth[4:16, 4:16] = 1
     case = make_case("wide", np.zeros((1, 24, 24)), truth, spacing=(0.5, 4.0))
     moved = np.roll(truth, 2, axis=1).astype(np.uint8)
     (found,) = evaluate(lambda c: moved, [case], make_study((8, 8)), CPU)
     assert found.scores["hd95"] == (pytest.approx(2 * 4.0),)
+    pictures = make_study((8, 8))
+    pictures = pictures.model_copy(update={"plan": pictures.plan.model_copy(update={"size": (24, 24)})})
+    (found,) = evaluate(lambda c: moved, [case], pictures, CPU)
+    assert found.scores["hd95"] == (2.0,)

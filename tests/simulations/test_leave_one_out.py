@@ -52,7 +52,7 @@ def test_the_others_train_and_the_site_is_tested(simulated: Path) -> None:
 
 def test_every_metric_of_every_case_is_kept_and_shown(simulated: Path) -> None:
     results = json.loads((simulated / "results.json").read_text())
-    assert [(m["name"], m["unit"]) for m in results["metrics"]] == [("dice", ""), ("hd95", "mm"), ("assd", "mm")]
+    assert [(m["name"], m["unit"]) for m in results["metrics"]] == [("dice", ""), ("hd95", "px"), ("assd", "px")]
     for row in results["cases"]:
         for label, dice in row["dice"].items():
             assert (row["hd95"][label] is None) == (row["assd"][label] is None) == (dice is None)
@@ -61,4 +61,4 @@ def test_every_metric_of_every_case_is_kept_and_shown(simulated: Path) -> None:
     page = (simulated / "report.html").read_text(encoding="utf-8")
     assert "Trained without a site, each in turn, and tested there, FedAvg reached" in page
     assert "FedAvg, the site left out" in page
-    assert "ASSD, mm" in page
+    assert "ASSD, px" in page

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from client.data.cache import meta_in
 from client.data.gate.codes import CODES
 from client.data.gate.thumbnails import colour, panels
 from client.data.volume import CachedCase, Case, Finding
 from common.disk import write_whole
+from common.pages import templates
 from common.section import Part
 from common.study import Study
 
@@ -64,10 +64,7 @@ def write_page(path: Path, checked: Checked) -> None:
 
 def render(checked: Checked) -> str:
     """The page as text."""
-    here = Path(__file__).parent
-    jinja = Environment(
-        loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    jinja = templates(Path(__file__).parent)
     usable = sum(cached is not None for _, cached in checked.cases)
     groups = grouped(checked.findings)
     labels = checked.study.data.labels
