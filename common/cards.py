@@ -12,7 +12,7 @@ class Card:
     """An entry's own words.
 
     Attributes:
-        title: The name by which the field knows it, e.g. "3D U-Net".
+        title: The name by which the field knows it, e.g. "3D U-Net"; a gloss may follow in brackets.
         source: Author, year, where, and DOI or arXiv number.
         suited: What it is good for, in one sentence.
     """

@@ -72,6 +72,11 @@ def shown(value: Any, longest: int = 60) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
+def plain(value: Any) -> str:
+    """As `shown`, but text without its quotes: for titles."""
+    return value if isinstance(value, str) else shown(value)
+
+
 def rules_at(schema: Schema, loc: Sequence[str | int]) -> list[Schema]:
     """The parts of `schema` that govern the value at `loc`: several for a union, none for an unknown key.
 

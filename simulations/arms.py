@@ -7,10 +7,11 @@ strategy differs. Local training is a federation of one site; pooled training is
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from common.cards import card_of
 from common.names import STRATEGIES
 from common.section import Choice
 from common.study import Study
-from common.wording import shown
+from common.wording import plain
 
 POOLED = "pooled"  # the name of the site that has all training cases
 GIVEN = "given"  # the one method of a study that trains nothing
@@ -126,9 +127,9 @@ def arms(study: Study, compare: Sequence[Choice], sites: Sequence[str], leave_on
 
 
 def _title(choice: Choice) -> str:
-    """Its class and those of its options that are not the usual ones; μ always, because no value of it is usual."""
-    target = STRATEGIES.get(choice.name)
-    usual = {name: field.default for name, field in STRATEGIES.options(choice.name).model_fields.items()}
-    told = {name: value for name, value in choice.options.items() if name == "mu" or value != usual[name]}
-    options = ", ".join(f"{'μ' if name == 'mu' else name} = {shown(value)}" for name, value in told.items())
-    return f"{target.__name__} ({options})" if options else target.__name__
+    """Its name and those of its options that are not the usual ones; μ always, because no value of it is usual."""
+    name = card_of(STRATEGIES.get(choice.name)).title.split(" (")[0]
+    usual = {key: field.default for key, field in STRATEGIES.options(choice.name).model_fields.items()}
+    told = {key: value for key, value in choice.options.items() if key == "mu" or value != usual[key]}
+    options = ", ".join(f"{'μ' if key == 'mu' else key} = {plain(value)}" for key, value in told.items())
+    return f"{name} ({options})" if options else name

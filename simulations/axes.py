@@ -13,7 +13,7 @@ from common.errors import StudyError
 from common.names import LOSSES, NETS, STRATEGIES, UPDATES
 from common.registry import Registry
 from common.study import SIMULATION_KEYS, Study
-from common.wording import shown
+from common.wording import plain, shown
 
 CHOICES: Mapping[str, Registry] = {"net": NETS, "loss": LOSSES, "strategy": STRATEGIES, "update": UPDATES}
 # With another split or other labels the validation cases would not be the same; seeds have an option of their own.
@@ -49,7 +49,7 @@ class Trial:
     @property
     def title(self) -> str:
         """`strategy fedprox, strategy.mu 0.01`."""
-        return ", ".join(f"{key} {_plain(value)}" for key, value in self.changes.items())
+        return ", ".join(f"{key} {plain(value)}" for key, value in self.changes.items())
 
 
 def axis(text: str) -> Axis:
@@ -102,7 +102,7 @@ def _trial(document: Document, wanted: Mapping[str, Any]) -> Trial:
     try:
         return Trial(document.validate(Study, data, also=SIMULATION_KEYS), changes)
     except StudyError as error:
-        said = ", ".join(f"{k}={_plain(v)}" for k, v in changes.items())
+        said = ", ".join(f"{k}={plain(v)}" for k, v in changes.items())
         raise StudyError("\n".join(f"with {said}: {line}" for line in str(error).splitlines())) from None
 
 
@@ -123,10 +123,6 @@ def _set(data: dict[str, Any], key: str, value: Any) -> bool:
             raise StudyError(f"--sweep {key}: {part} of the study is {shown(data)}, which has no keys")
     data[last] = value
     return True
-
-
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else shown(value)
 
 
 def _value(text: str, one: str) -> Any:

@@ -8,7 +8,7 @@ from server.strategies.base import Fold, Strategy
 
 @described(
     StrategyCard(
-        title="Federated averaging",
+        title="FedAvg (federated averaging)",
         source="McMahan et al. 2017, AISTATS, Algorithm 1, arXiv 1602.05629",
         suited="the start: few settings, hard to beat where sites are alike",
         equation="w ← Σ n_k w_k / Σ n_k",

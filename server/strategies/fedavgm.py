@@ -13,7 +13,7 @@ from server.strategies.base import Fold, Strategy
 
 @described(
     StrategyCard(
-        title="FedAvg with server momentum",
+        title="FedAvgM (server momentum)",
         source="Hsu et al. 2019, arXiv 1909.06335",
         suited="unlike sites, many short rounds: what differs from round to round cancels out",
         equation="Δ = Σ n_k w_k / Σ n_k − w;  v ← β v + Δ;  w ← w + η v",

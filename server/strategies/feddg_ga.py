@@ -15,7 +15,7 @@ from server.strategies.base import Fold, Strategy
 
 @described(
     StrategyCard(
-        title="Generalisation adjustment (FedDG-GA)",
+        title="FedDG-GA (generalisation adjustment)",
         source="Zhang et al. 2023, CVPR, Federated Domain Generalization with Generalization Adjustment",
         suited="sites with unlike scanners, and a model that is to work at others; fairer than a mean by cases",
         equation="G_k = F_k(w) − F_k(w_k);  a_k ← a_k + d_r/K · (G_k − Ḡ) / max|G − Ḡ|, normalised;  w ← Σ a_k w_k",

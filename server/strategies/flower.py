@@ -41,7 +41,7 @@ Name = Literal[
 
 @described(
     StrategyCard(
-        title="A strategy of Flower's",
+        title="Flower's own (any of its classes)",
         source="Beutel et al. 2020, arXiv 2007.14390; flwr.serverapp.strategy of the installed version",
         suited="comparing with what others run; ours need less memory and start where the papers start",
         equation="what the class does with the parameters of all sites",

@@ -8,7 +8,7 @@ from server.strategies.base import Fold, Strategy
 
 @described(
     StrategyCard(
-        title="Coordinate-wise median",
+        title="Median (coordinate-wise)",
         source="Yin et al. 2018, ICML, Option I, arXiv 1803.01498",
         suited="fewer than half of the sites may be wrong in any way; slow where honest sites are unlike",
         equation="w_i ← median_k w_k,i",

@@ -15,7 +15,7 @@ from server.strategies.base import Fold, Strategy
 
 @described(
     StrategyCard(
-        title="Coordinate-wise trimmed mean",
+        title="Trimmed mean (coordinate-wise)",
         source="Yin et al. 2018, ICML, Option II, arXiv 1803.01498",
         suited="a known share of the sites may be wrong; keeps more of the honest ones than the median",
         equation="w_i ← mean of w_k,i without the β K largest and the β K smallest",
