@@ -38,3 +38,17 @@ def test_what_failed_is_marked_and_what_was_not_tested_left_out() -> None:
     (row,) = [line for line in lines if line.startswith("| FedAvg |")]
     assert row.count("*") == 4
     assert not any("Consensus" in line for line in lines)
+
+
+def test_with_which_model_each_site_ends() -> None:
+    results = build(sites=2, labels=1, seeds=2, unseen=False)
+    site = results["sites"][0]["name"]
+    told = {"method": "fedavg", "site": site}
+    results["choices"] = [
+        told | {"seed": 1, "chosen": "its local model", "test": 0.5, "own_test": 0.7},
+        told | {"seed": 2, "chosen": "the global model", "test": 0.6, "own_test": None},
+    ]
+    alone = [v for r in results["cases"] if (r["method"], r["site"], r["trained_on"]) == ("local", site, site)
+             for v in r["dice"].values()]  # fmt: skip
+    row = f"| FedAvg | {site} | its local model (1), the global model (1) | 0.550 | 0.700 | {fmean(alone):.3f} |"
+    assert list(tables(results))[-1] == row
