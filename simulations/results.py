@@ -12,11 +12,11 @@ import yaml
 from client.data.gate.site import folded
 from client.device import pick_device
 from client.work.results import read_results
+from common.measured import measured
 from common.nets.describe import net_size
 from common.study import Study
 from common.wire import Schema
 from server.events import Event, read_events
-from server.report.measures import measured
 from server.report.own import choices
 from server.report.rounds import cost, curve
 from simulations.arms import Arm, keyed

@@ -19,9 +19,9 @@ from client.site import SiteConfig
 from client.work.results import read_results
 from common.disk import write_whole
 from common.errors import RoundError
+from common.measured import measured
 from common.study import Study
 from server.events import read_events
-from server.report.measures import measured
 from server.report.rounds import cost
 from server.report.sweep import choose_trial, write_sweep
 from simulations.axes import Trial

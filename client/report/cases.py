@@ -1,7 +1,7 @@
 """The site's own cases beside the model: Dice by case and label, and pictures of some of them."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from client.metrics import Mean, dice, mean
 from client.report.pictures import three
 from client.training import channels_last
 from common.bundle import Bundle
+from common.metrics import DICE
 from common.study import Study
 
 Score = float | None
@@ -38,6 +39,19 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Column:
+    """One metric of one label.
+
+    Attributes:
+        heading: Metric, label and unit.
+        values: By case; none where there is none.
+    """
+
+    heading: str
+    values: Mapping[str, Score]
+
+
+@dataclass(frozen=True)
 class CaseTable:
     """Dice of cases.
 
@@ -45,22 +59,41 @@ class CaseTable:
         rows: Id and Dice by label of each case, the lowest mean first.
         means: Mean Dice by label over the cases that have it.
         overall: Mean over the labels.
+        more: What else was measured.
     """
 
     rows: tuple[tuple[str, tuple[Score, ...]], ...]
     means: tuple[Mean, ...]
     overall: Score
+    more: tuple[Column, ...] = ()
 
 
-def table_of(labels: Sequence[str], rows: Sequence[dict[str, Any]]) -> CaseTable | None:
-    """The table of per-case results as the trainer kept them (`client.work.results`); none without any."""
+def table_of(
+    labels: Sequence[str], rows: Sequence[dict[str, Any]], metrics: Sequence[Mapping[str, Any]] = ()
+) -> CaseTable | None:
+    """The table of per-case results as the trainer kept them (`client.work.results`); none without any.
+
+    Args:
+        labels: As the study names them.
+        rows: The results.
+        metrics: As `common.measured` says them; those that the rows have become columns beside Dice.
+    """
     if not rows:
         return None
     scored = [(str(r["case"]), tuple(_number(r["dice"].get(label)) for label in labels)) for r in rows]
     means = tuple(mean(_or_nan(s[i]) for _, s in scored) for i in range(len(labels)))
     overall = mean(m.value for m in means)
     ordered = sorted(scored, key=lambda row: (_mean_of(row[1]), row[0]))
-    return CaseTable(tuple(ordered), means, overall.value if overall.of else None)
+    more = [
+        Column(
+            f"{metric['title']} {label}" + (f", {metric['unit']}" if metric["unit"] else ""),
+            {str(r["case"]): _number(r[metric["name"]].get(label)) for r in rows},
+        )
+        for metric in metrics
+        if metric["name"] != DICE and all(metric["name"] in r for r in rows)
+        for label in labels
+    ]
+    return CaseTable(tuple(ordered), means, overall.value if overall.of else None, tuple(more))
 
 
 def judged(

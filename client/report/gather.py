@@ -1,9 +1,10 @@
 """Everything that the page says, from the site's own folder. Nothing is asked of anybody, nothing leaves."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,6 +18,7 @@ from client.site import SiteConfig, site_of_home
 from client.work.results import read_results
 from common.bundle import Bundle, read_bundle
 from common.errors import DataError, IdentityError, ModelError, StudyError
+from common.measured import measured
 
 Progress = Callable[[str, int], Callable[[], object]]
 
@@ -93,6 +95,7 @@ def gather(home: Path, local: Bundle | None, most: int, device: torch.device, pr
     if found:
         try:
             newest = read_bundle(found[0].folder)
+            lines = (ModelLine(found[0], _here(home, found[0], measured(newest.study))), *lines[1:])
             data = _data(home, config, newest)
             shown = _pictures(newest, lines[0].here, data.test, most, device, progress)
             if local is not None:
@@ -106,12 +109,12 @@ def gather(home: Path, local: Bundle | None, most: int, device: torch.device, pr
     )  # fmt: skip
 
 
-def _here(home: Path, model: HomeModel) -> CaseTable | None:
-    """What the trainer kept of the final test."""
+def _here(home: Path, model: HomeModel, metrics: Sequence[Mapping[str, Any]] = ()) -> CaseTable | None:
+    """What the trainer kept of the final test; Dice, and `metrics` as `common.measured` says them."""
     card = model.card
     path = home / "trainer" / "runs" / "results" / card.run / f"round-{card.figures.round:05d}-test.json"
     labels = [label.name for label in card.labels[1:]]
-    return table_of(labels, read_results(path))
+    return table_of(labels, read_results(path), metrics)
 
 
 def _data(home: Path, config: SiteConfig, model: Bundle) -> SiteData:

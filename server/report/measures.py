@@ -4,11 +4,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from common.cards import card_of
-from common.metrics import stated
-from common.names import METRICS
-from common.study import Study
-
 
 @dataclass(frozen=True)
 class Measure:
@@ -53,15 +48,6 @@ class Measure:
 
 
 DICE = Measure("dice", "Dice", "", 1.0)
-
-
-def measured(study: Study) -> list[dict[str, Any]]:
-    """What `results["metrics"]` says of a study's metrics."""
-    pictures = study.plan.size is not None
-    return [
-        {"name": name, "title": card_of(METRICS.get(name)).title, **stated(metric, pictures)}
-        for name, metric in study.metrics().items()
-    ]
 
 
 def measures(results: Mapping[str, Any]) -> list[Measure]:

@@ -12,6 +12,7 @@ import yaml
 from common.bundle import CARD, WEIGHTS, name_of, versions
 from common.disk import write_whole
 from common.errors import StudyError
+from common.measured import measured
 from common.metrics import DICE, QUARTILES, TOLD, WORST, count_key, score_key, score_limits
 from common.nets.describe import net_size
 from common.study import Study
@@ -21,7 +22,7 @@ from server.events import Event, read_events
 from server.model import FOLDER, write_model
 from server.report import charts
 from server.report.html import pages
-from server.report.measures import measured, measures
+from server.report.measures import measures
 from server.report.own import choices
 from server.report.rounds import cost, curve, sizes
 from server.report.sentences import number

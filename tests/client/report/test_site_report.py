@@ -136,7 +136,8 @@ def test_dice_on_the_page_is_that_of_the_masks(home: Path) -> None:
 
 def test_findings_figures_and_results_are_told(home: Path) -> None:
     scored = {"case-1": (0.5, 0.25), "case-2": (1.0, float("nan"))}
-    results = [CaseResult(name, name, {"dice": dice}) for name, dice in scored.items()]
+    far = {"case-1": (12.5, float("nan")), "case-2": (3.0, 40.25)}
+    results = [CaseResult(name, name, {"dice": dice, "hd95": far[name]}) for name, dice in scored.items()]
     path = home / "trainer" / "runs" / "results" / "run-1" / "round-00002-test.json"
     path.parent.mkdir(parents=True)
     write_results(path, STUDY, results)
@@ -147,6 +148,7 @@ def test_findings_figures_and_results_are_told(home: Path) -> None:
     row = " ".join(page.text.split())
     assert "This model on your test cases 2 0.75 0.25 0.50" in row
     assert "This model at all hospitals (mean over 3) 9 0.75 0.50 0.62" in row
+    assert "Case Dice a Dice b HD95 a, mm HD95 b, mm case-1 0.50 0.25 12.50 – case-2 1.00 – 3.00 40.25" in row
     points = next(a["points"] for t, a in page.tags if t == "polyline")
     assert points == "0.0,112.5 560.0,75.0"
 

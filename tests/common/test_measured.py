@@ -2,8 +2,8 @@
 
 import pytest
 
+from common.measured import measured
 from common.study import Study
-from server.report.measures import measured
 
 BASE = {"name": "toy", "data": {"labels": ["lung"], "dimensions": 2}, "training": {"steps": 1}}
 
