@@ -26,7 +26,7 @@ from server.consent import Consent
 from server.deadlines import Deadlines
 from server.events import Event, Events, read_events
 from server.joining import MOST, Member
-from server.measured import best_among
+from server.measured import Said, best_after
 from server.model import write_model
 from server.spool import Reply, Spool
 from server.strategies.base import Fold, Strategy
@@ -178,10 +178,9 @@ class Run:
         state.replies |= {r.site: r.digest for r in replies if r.digest}
         self._events.append("folded", round=number, sites=[r.site for r in replies])
         if number % self.study.evaluation.every == 0 or number == self.study.rounds.number:
-            scores = self._validate(state, flat)
-            metric = sum(scores.values()) / len(scores) if scores else -1.0
-            if scores and metric > best_among(scores, state, self._events.path):
-                state.best_metric, state.best_round = metric, number
+            said = self._validate(state, flat)
+            if said is not None:
+                state.best_round, state.best_metric = best_after(number, said, state, self._events.path)
         return flat
 
     def _allowed(self, members: Mapping[str, Member]) -> dict[str, Member]:
@@ -244,14 +243,14 @@ class Run:
     def _trained(self, number: int, site: str, metrics: Mapping[str, float]) -> None:
         self._events.append("trained", round=number, site=site, bytes=self._uplink.nbytes, **metrics)
 
-    def _validate(self, state: State, flat: Flat) -> dict[str, float] | None:
-        """The validation Dice of each site; None unless all that may and have validation cases could say.
+    def _validate(self, state: State, flat: Flat) -> Said | None:
+        """The validation Dice of each site; None unless all that may and have validation cases answered.
 
         A mean over fewer sites is no measure: without its hardest site every round looks better.
         """
-        scores = self._evaluate(flat, self._validate_on, state.round, "validation", state)
+        said = self._evaluate(flat, self._validate_on, state.round, "validation", state)
         asked = [n for n, m in self._validate_on.items() if m.validation > 0 and self._consent.measures(n)]
-        return scores if asked and set(asked) == scores.keys() else None
+        return said if asked and set(asked) == said.keys() else None
 
     def _validate_start(self, state: State, flat: Flat) -> None:
         """Validate the model with which a study begins that trains nothing: each site once, and before its test.
@@ -283,17 +282,14 @@ class Run:
         chosen = state.best_round or state.round
         self._evaluate(self._checkpoints.weights(chosen), self._test, chosen, "test", state)
 
-    def _evaluate(
-        self, flat: Flat, members: Mapping[str, Member], number: int, part: Part, state: State
-    ) -> dict[str, float]:
-        """Mean Dice of each site that may measure and has cases in `part`, in roster order."""
-        scores: dict[str, float] = {}
+    def _evaluate(self, flat: Flat, members: Mapping[str, Member], number: int, part: Part, state: State) -> Said:
+        """Mean Dice of each site that answered, in roster order."""
+        said: dict[str, float | None] = {}
         limits = wire.evaluate_metric_limits(self.study, part, MOST)
 
         def take(site: str, reply: Received) -> Mapping[str, float]:
             metrics = reply.metrics(frozenset(limits), limits)
-            if metrics["num-examples"] > 0:
-                scores[site] = metrics["dice"]
+            said[site] = metrics["dice"] if metrics["num-examples"] > 0 else None
             self._events.append("evaluated", round=number, part=part, site=site, **metrics)
             return metrics
 
@@ -308,7 +304,7 @@ class Run:
             alone = self.study.rounds.number if own.local else 0
             steps = {name: own.finetune + alone * m.steps for name, m in having.items()}
             self._answers.collect(ask, {name: cases[name] + steps[name] for name in having}, take, "choice")
-        return {name: scores[name] for name in having if name in scores}
+        return {name: said[name] for name in having if name in said}
 
     def _ask_of(
         self,

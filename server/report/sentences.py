@@ -149,7 +149,7 @@ def selection(scores: Scores, federated: str, why: str, candidates: int) -> str:
         text = (f"{name} stands for federation: of {candidates} federated methods it was the best on the validation "
                 "scans, before any test scan was read.")  # fmt: skip
         return text if candidates > 1 else ""
-    text = "There are no validation cases: every method was tested after its last round"
+    text = "No validation case could count: every method was tested after its last round"
     reason = {"own": "it is the study’s own strategy", "first": "it is the first that was compared"}
     return f"{text}, and {name} stands for federation because {reason[why]}." if candidates > 1 else f"{text}."
 

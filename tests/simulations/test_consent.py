@@ -14,7 +14,7 @@ from server.checkpoint import State
 from server.consent import OPEN, WORDS, Consent, NotAllowedError
 from server.events import Events, read_events
 from server.joining import Member, join
-from server.measured import best_among
+from server.measured import best_after
 from server.report.run import facts
 from server.rounds import Run
 
@@ -141,25 +141,45 @@ def test_nobody_left(toy: Any, toy_study: Any) -> None:
         Run(grid, study, toy.folder / "run", members, members, channel=channel).start()
 
 
-def measured(number: int, **dice: float) -> list[dict[str, Any]]:
+def measured(number: int, **said: float | None) -> list[dict[str, Any]]:
+    """Events; without a value a site tells 0 of no case."""
     return [
-        {"event": "evaluated", "part": "validation", "round": number, "site": site, "dice": d, "num-examples": 1.0}
-        for site, d in dice.items()
-    ]
+        {"event": "evaluated", "part": "validation", "round": number, "site": site, "dice": dice or 0.0,
+         "num-examples": float(dice is not None)}
+        for site, dice in said.items()
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("scores", "best"),
+    ("said", "best"),
     [
-        ({"a": 0.0, "b": 0.0, "c": 0.0}, 0.6),  # the same sites: as it was counted
-        ({"a": 0.0, "b": 0.0}, 0.75),  # without the hard one, over the others
-        ({"a": 0.0, "d": 0.0}, -1.0),  # a newcomer did not measure it
+        ({"a": 0.8, "b": 0.7, "c": 0.3}, (3, 0.6)),  # the same sites: no better than it was
+        ({"a": 0.8, "b": 0.7, "c": 0.6}, (5, 0.7)),
+        ({"a": 0.7, "b": 0.7}, (3, 0.6)),  # without the hard site, over the others
+        ({"a": 0.9, "b": 0.7}, (5, 0.8)),
+        ({"a": 0.1, "d": 0.1}, (5, 0.1)),  # a newcomer did not measure the best one
+        ({"a": 0.9, "b": None, "c": None}, (5, 0.9)),  # where rightly nothing is found, nothing tells of the round
+        ({"a": 0.7, "b": 0.9, "c": None}, (5, 0.8)),
+        ({"a": None, "b": None, "c": None}, (3, 0.6)),
     ],
 )
-def test_who_comes_or_leaves_makes_no_round_better(tmp_path: Path, scores: dict[str, float], best: float) -> None:
+def test_rounds_are_compared_where_both_were_measured(
+    tmp_path: Path, said: dict[str, float | None], best: tuple[int, float]
+) -> None:
     state = State("0" * 64, round=5, best_round=3, best_metric=0.6)
     events = Events(tmp_path / "events.jsonl")
     for event in (*measured(2, a=0.1, b=0.1, c=0.1, d=0.1), *measured(3, a=0.8, b=0.7, c=0.3)):
         events.append(event.pop("event"), **event)
-    assert best_among(scores, state, events.path) == pytest.approx(best)
-    assert best_among(scores, State("0" * 64), events.path) == -1.0
+    assert best_after(5, said, state, events.path) == (best[0], pytest.approx(best[1]))
+
+
+def test_a_round_that_drew_what_is_not_there_is_not_the_best(tmp_path: Path) -> None:
+    """At site b no label is there: it tells 0 as long as something is drawn, and nothing when the model has learnt."""
+    events, state = Events(tmp_path / "events.jsonl"), State("0" * 64)
+    for number, said in enumerate([{"a": 0.5, "b": 0.0}, {"a": 0.7, "b": None}, {"a": 0.6, "b": None}], start=1):
+        for event in measured(number, **said):
+            events.append(event.pop("event"), **event)
+        state.best_round, state.best_metric = best_after(number, said, state, events.path)
+    assert (state.best_round, state.best_metric) == (2, 0.7)
+    alone = State("0" * 64, best_round=1, best_metric=0.0)
+    assert best_after(2, {"b": None}, alone, events.path) == (0, -1.0)

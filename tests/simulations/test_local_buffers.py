@@ -25,7 +25,7 @@ def test_final_test_uses_the_best_rounds_buffers(toy, toy_study, monkeypatch: py
         return {"a": 1 / now.round}
 
     monkeypatch.setattr(Run, "_validate", falling)
-    monkeypatch.setattr("server.rounds.best_among", lambda scores, now, path: now.best_metric)
+    monkeypatch.setattr("server.rounds.best_after", lambda number, said, now, path: (1, 1.0))
     toy.add("a", 0)
     toy.add("b", 100)
     study = toy_study(rounds={"buffers": "local", "number": 4}, training={"steps": 12, "rate": 0.02, "augment": "none"})
