@@ -43,7 +43,9 @@ class Difference:
 def compare(scores: Scores, first: str, second: str, site: str | None = None) -> Difference | None:
     """The paired difference at `site`, or over the training sites; None if no case has both."""
     places = scores.trained if site is None else [site]
-    return _paired(scores, first, second, site, [(s, scores.rows(first, s), scores.rows(second, s)) for s in places])
+    gaps = tuple(s for s in places if scores.missing(first, s) or scores.missing(second, s))
+    cells = [(scores.rows(first, s), scores.rows(second, s)) for s in places]
+    return _paired(first, second, site, cells, gaps)
 
 
 def compare_abroad(scores: Scores, first: str, second: str) -> Difference | None:
@@ -51,15 +53,17 @@ def compare_abroad(scores: Scores, first: str, second: str) -> Difference | None
 
     Of each case the mean over the visiting models; sites in which none was tested are left out.
     """
-    cells = [(s, scores.rows(first, s), scores.rows_of_visitors(second, s)) for s in scores.trained]
-    return _paired(scores, first, second, None, cells)
+    cells = [(scores.rows(first, s), scores.rows_of_visitors(second, s)) for s in scores.trained]
+    gaps = tuple(s for s in scores.trained if scores.missing(first, s) or scores.missing_visitors(second, s))
+    return _paired(first, second, None, cells, gaps)
 
 
 def _paired(
-    scores: Scores, first: str, second: str, site: str | None, cells: Sequence[tuple[str, Sequence[Row], Sequence[Row]]]
-) -> Difference | None:
+    first: str, second: str, site: str | None, cells: Sequence[tuple[Sequence[Row], Sequence[Row]]],
+    gaps: tuple[str, ...],
+) -> Difference | None:  # fmt: skip
     pairs, means = [], []
-    for _, ours, theirs in cells:
+    for ours, theirs in cells:
         a, b = aligned(ours, theirs)
         if a:
             pairs.append(differences(a, b))
@@ -68,5 +72,4 @@ def _paired(
     if summary is None:
         return None
     left, right = zip(*means, strict=True)
-    gaps = tuple(s for s, _, _ in cells if scores.missing(first, s) or scores.missing(second, s))
     return Difference(first, second, site, (fmean(left), fmean(right)), summary, len(pairs), gaps)

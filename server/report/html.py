@@ -122,17 +122,13 @@ def key_figures(scores: Scores, verdict: Verdict) -> list[dict[str, Any]]:
     """The means that the verdict compares, federation first."""
     if verdict.federated is None or not (verdict.comparisons or scores.judged):
         return []
-    if scores.judged:
-        found = scores.summary(verdict.federated, None)
-        title, mean = scores.titles[verdict.federated], found.mean if found else None
-        return [{"method": verdict.federated, "title": title, "mean": mean,
-                 "incomplete": bool(scores.missing(verdict.federated, None))}]  # fmt: skip
-    means = {verdict.federated: verdict.comparisons[0].means[0]}
-    means |= {d.second: d.means[1] for d in verdict.comparisons}
+    # Of the whole group each, not of the cases of one comparison, which a failed rival has fewer of.
+    shown = dict.fromkeys([verdict.federated, *(d.second for d in verdict.comparisons)])
     return [
-        {"method": m, "title": scores.titles[m], "mean": v, "incomplete": bool(scores.missing(m, None))}
-        for m, v in means.items()
-    ]
+        {"method": m, "title": scores.titles[m], "mean": found.mean if (found := scores.summary(m, None)) else None,
+         "incomplete": bool(scores.missing(m, None))}
+        for m in shown
+    ]  # fmt: skip
 
 
 def forest(scores: Scores, verdict: Verdict) -> dict[str, Any] | None:

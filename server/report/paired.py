@@ -27,6 +27,7 @@ class PairedTest:
         difference: Median over the patients of first − second.
         p: Of the test alone.
         adjusted: The same after Holm's correction over all pairs of the simulation.
+        incomplete: Whether something failed, so that it rests on fewer patients or seeds.
     """
 
     first: str
@@ -35,6 +36,7 @@ class PairedTest:
     difference: float
     p: float
     adjusted: float
+    incomplete: bool = False
 
     @property
     def clear(self) -> bool:
@@ -49,7 +51,11 @@ def paired_tests(scores: Scores) -> list[PairedTest]:
         values = _patient_differences(scores, first, second)
         if len(values) >= MIN_PATIENTS:
             found.append((first, second, len(values), float(np.median(values)), signed_rank(values)))
-    return [PairedTest(*one, p) for one, p in zip(found, holm([one[-1] for one in found]), strict=True)]
+    gaps = {m for m in scores.methods if scores.missing(m, None)}
+    return [
+        PairedTest(*one, p, bool(gaps & {one[0], one[1]}))
+        for one, p in zip(found, holm([one[-1] for one in found]), strict=True)
+    ]
 
 
 def signed_rank(values: Values) -> float:

@@ -155,6 +155,10 @@ class Scores:
             and (f.trained_on in (EVERYONE, site) or site in self.unseen)
         ]
 
+    def missing_visitors(self, method: str, site: str) -> list[Failure]:
+        """The failures that `rows_of_visitors(method, site)` suffers from: of other sites' models."""
+        return [f for f in self.failures if f.method == method and f.site in (None, site) and f.trained_on != site]
+
     def tested(self, method: str, trained_on: str, seeds: Iterable[int]) -> bool:
         """Whether there are test cases of this model under any of these seeds."""
         found = (r for (m, _), rows in self._rows.items() if m == method for r in rows)
@@ -201,14 +205,19 @@ def aligned(
 
     A label counts in a case if either method has a value for it, under any seed. Where one has none, truth and
     prediction are both without the label, which is right: it gets the ideal, of Dice 1. Leaving the case out instead
-    would hide just those in which the other method drew what is not there.
+    would hide just those in which the other method drew what is not there. A label of which Dice has a value and
+    `measure` has none, as the precision of a mask that is empty where it should not be, is left out for both.
     """
     ours, theirs = _by_case(first, measure), _by_case(second, measure)
     pairs: tuple[list[CaseScore], list[CaseScore]] = ([], [])
     for key in sorted(ours.keys() & theirs.keys()):
         seeds = sorted(ours[key].keys() & theirs[key].keys())
         both = [dice for side in (ours, theirs) for seed in seeds for dice in side[key][seed]]
-        labels = [name for name in dict.fromkeys(n for d in both for n in d) if any(_counts(d.get(name)) for d in both)]
+        labels = [
+            name
+            for name in dict.fromkeys(n for d in both for n in d)
+            if any(_counts(d.get(name)) for d in both) and not any(_undefined(d.get(name)) for d in both)
+        ]
         if not labels:
             continue
         for scores, side in zip(pairs, (ours, theirs), strict=True):
@@ -229,17 +238,24 @@ def differences(first: Sequence[CaseScore], second: Sequence[CaseScore]) -> list
 def _by_case(
     rows: Iterable[Row], measure: Measure
 ) -> dict[tuple[str, str, str], dict[int, list[Mapping[str, float | None]]]]:
-    """(site, case, patient) -> seed -> values by label, of each model."""
+    """(site, case, patient) -> seed -> values by label, of each model; NaN where only Dice has one."""
     found: dict[tuple[str, str, str], dict[int, list[Mapping[str, float | None]]]] = {}
     for r in rows:
-        found.setdefault((r["site"], r["case"], r["patient"]), {}).setdefault(r["seed"], []).append(
-            r.get(measure.name, {})
-        )
+        dice = r["dice"]
+        values = {
+            name: math.nan if value is None and dice.get(name) is not None else value
+            for name, value in r.get(measure.name, {}).items()
+        }
+        found.setdefault((r["site"], r["case"], r["patient"]), {}).setdefault(r["seed"], []).append(values)
     return found
 
 
 def _counts(dice: float | None) -> bool:
     return dice is not None and math.isfinite(dice)
+
+
+def _undefined(value: float | None) -> bool:
+    return value is not None and math.isnan(value)
 
 
 def _or(ideal: float, value: float | None) -> float:

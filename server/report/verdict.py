@@ -52,7 +52,7 @@ def judge(results: Mapping[str, Any], scores: Scores | None = None) -> Verdict:
     sites = [d for s in scores.sites if (d := compare(scores, federated, LOCAL, s))]
     home = [d for d in sites if d.site in scores.trained]
     away = compare_abroad(scores, federated, LOCAL)
-    tone, headline = _headline(scores, overall, home, away)
+    tone, headline = _untested(results["sites"]) or _headline(scores, overall, home, away)
     if any(d.incomplete for d in overall.values()):
         headline += " Some runs failed, so the comparison has gaps."
     reasons = []
@@ -113,6 +113,14 @@ def best(scores: Scores, methods: Sequence[str]) -> str | None:
     means = {m: s.mean for m in methods if (s := scores.summary(m, None))}
     means = {m: v for m, v in means.items() if not scores.missing(m, None)} or means
     return max(means, key=means.__getitem__) if means else None
+
+
+def _untested(sites: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
+    """Tone and headline where no site that trained has a test case; None where one has."""
+    if any(s["test"] for s in sites if s["use"] != "test"):
+        return None
+    where = " at the sites that trained" if any(s["test"] for s in sites) else ""
+    return "none", f"Not judged: there are no test cases{where}."
 
 
 def _headline(

@@ -96,6 +96,14 @@ def test_a_cube_beside_itself_is_as_far_off_as_it_was_moved(axis: int) -> None:
     assert nsd_of(pair, 1.9 * spacing[axis]) < 1.0
 
 
+@pytest.mark.parametrize("spacing", [0.6, 0.7, 0.8, 1.2])
+def test_a_tolerance_of_one_voxel_forgives_one_voxel_of_a_spacing_that_a_file_rounds(spacing: float) -> None:
+    stored = (float(np.float32(spacing)),) * 3
+    pair = pair_of(cube((20, 20, 20), (6, 5, 5), (8, 8, 8)), cube((20, 20, 20), (5, 5, 5), (8, 8, 8)), stored)
+    assert nsd_of(pair, spacing) == 1.0
+    assert nsd_of(pair, 0.99 * spacing) < 1.0
+
+
 def test_planes_are_as_far_apart_as_they_are() -> None:
     """Two sheets, each a voxel thick and a thousand wide: nearly all of either is exactly the gap away."""
     spacing = (0.25, 5.0)

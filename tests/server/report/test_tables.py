@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from server.report.measures import Measure
 from server.report.tables import (
     Scores,
     aligned,
@@ -87,6 +88,15 @@ def test_pairs_are_over_the_same_labels_on_both_sides() -> None:
     ours, theirs = aligned(first, second)
     # By hand: x and y count; (0.9 + 1) / 2 against (0.8 + 0) / 2.
     assert (ours[0].value, theirs[0].value) == pytest.approx((0.95, 0.4))
+
+
+def test_a_metric_that_says_nothing_of_a_case_is_no_praise() -> None:
+    """Precision of an empty mask where the structure is: no value, and no ideal one; Dice has its 0."""
+    precision = Measure("precision", "Precision", "", 1.0)
+    first = [row(0.0, "c1", precision={"x": None}), row(None, "c2", precision={"x": None})]
+    second = [row(0.8, "c1", precision={"x": 0.9}), row(0.0, "c2", precision={"x": 0.0})]
+    ours, theirs = aligned(first, second, precision)
+    assert [(a.case, a.value, b.value) for a, b in zip(ours, theirs, strict=True)] == [("c2", 1, 0)]
 
 
 def test_a_pair_is_over_all_seeds_even_where_both_were_right() -> None:

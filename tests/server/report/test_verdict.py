@@ -6,6 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from server.report.comparison import compare_abroad
+from server.report.html import key_figures
+from server.report.paired import paired_tests
+from server.report.tables import Scores
 from server.report.verdict import Choice, choose, judge
 
 Make = Callable[..., dict[str, Any]]
@@ -182,6 +186,34 @@ def test_a_failed_local_model_is_said_with_every_number_that_lacks_it() -> None:
     assert "over 2 of 3 training sites" in found.sentences[0]
     assert "Incomplete: something failed for B." in found.sentences[0]
     assert found.headline == "Yes: federation was worth it. Some runs failed, so the comparison has gaps."
+
+
+def test_figures_at_the_top_are_those_of_the_table() -> None:
+    """A site that local training lost is a hard one: it counts in each figure that has it, and only there."""
+    results = study({"A": 0.05, "B": 0.05, "C": 0.05})
+    for case in results["cases"]:
+        case["dice"] = {"x": case["dice"]["x"] - (0.6 if case["site"] == "C" else 0)}
+    results["failures"] = [failure("local", "C")]
+    results["cases"] = [c for c in results["cases"] if (c["method"], c["site"]) != ("local", "C")]
+    scores = Scores(results)
+    shown = {f["method"]: (f["mean"], f["incomplete"]) for f in key_figures(scores, judge(results))}
+    means = {m: scores.summary(m, None) for m in ("fedavg", "local", "pooled_t")}
+    assert shown == {m: (s.mean if s else None, m == "local") for m, s in means.items()}
+    assert shown["fedavg"][0] == pytest.approx(0.65, abs=0.01)
+    (first, *_) = [t for t in paired_tests(scores) if (t.first, t.second) == ("local", "fedavg")]
+    assert (first.patients, first.incomplete) == (24, True)
+    assert not next(t for t in paired_tests(scores) if (t.first, t.second) == ("fedavg", "pooled_t")).incomplete
+
+
+def test_a_failed_local_model_is_missed_where_it_would_have_visited() -> None:
+    results = study({"A": 0.0, "B": 0.0, "C": 0.0})
+    local = [c for c in results["cases"] if c["method"] == "local"]
+    results["cases"] += [{**c, "trained_on": other} for c in local for other in "AB" if other != c["site"]]
+    results["cases"] = [c for c in results["cases"] if (c["method"], c["trained_on"]) != ("local", "C")]
+    results["failures"] = [failure("local", "C")]
+    abroad = compare_abroad(Scores(results), "fedavg", "local")
+    assert abroad is not None
+    assert abroad.incomplete == ("A", "B")
 
 
 def test_a_model_that_failed_under_one_seed_marks_its_site() -> None:
