@@ -1,5 +1,6 @@
 """The consensus of the local models: what the sites could have without any federation, by exchanging models once."""
 
+import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from client.own_layers import load_own_layers
 from client.training import channels_last
 from client.work.results import write_results
 from client.work.state import SiteState
+from common.disk import write_whole
 from common.errors import CheckpointError
 from common.nets import build_net
 from common.study import Study
@@ -46,18 +48,36 @@ def best_model(study: Study, run: Path, home: Path | None = None) -> nn.Module:
 def consensus(study: Study, field: Field, local: Sequence[Arm], folder: Path, progress: Progress) -> None:
     """Average the local models' probabilities on every test case; per-case results go to the sites' homes.
 
-    A local model that could not be trained takes no part.
+    A local model that could not be trained takes no part. Results of other models than those that are there now, as
+    after a failed run was resumed, are made anew.
     """
-    pending = [s for s in field.open()[:-1] if not consensus_results(s.home).exists()]
     runs = [(arm, folder / "runs" / arm.run) for arm in local]
-    nets = [best_model(arm.study, run) for arm, run in runs if is_finished(run)] if pending else []
+    finished = [(arm, run) for arm, run in runs if is_finished(run)]
+    names = [arm.run for arm, _ in finished]
+    pending = [s for s in field.open()[:-1] if _averaged(s.home) != names]
+    nets = [best_model(arm.study, run) for arm, run in finished] if pending else []
     for site in pending if nets else ():
         models = [net.to(site.workplace.device) for net in nets]
         told = partial(progress, site.config.name)
         results = evaluate(models, site.data(study).test, study, site.workplace.device, told)
         write_results(consensus_results(site.home), study, results)
+        # After the results: between the two writes the old names stand beside the new results, which are made again.
+        write_whole(_models(site.home), lambda part: part.write_text(json.dumps(names), encoding="utf-8"))
 
 
 def consensus_results(home: Path) -> Path:
     """Where a site keeps the consensus' results."""
     return home / "results" / "consensus" / "round-00000-test.json"
+
+
+def _models(home: Path) -> Path:
+    """Where it stands which runs' models the results are of."""
+    return consensus_results(home).with_name("models.json")
+
+
+def _averaged(home: Path) -> list[str] | None:
+    """The runs whose models the results in `home` are of; None where there are no results, or it is not known."""
+    if not consensus_results(home).exists() or not _models(home).exists():
+        return None
+    names: list[str] = json.loads(_models(home).read_text(encoding="utf-8"))
+    return names
