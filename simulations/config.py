@@ -93,14 +93,15 @@ def leaves_one_out(document: Document, study: Study, sites: Sequence[SiteConfig]
     if sum(site.use == "train" for site in sites) < 3:
         raise document.error(place, "needs three sites that train: with one of two left out nothing is federated")
     if keeps_layers(study):
-        what = "rounds.buffers: local" if study.rounds.buffers == "local" else study.strategy.name
-        raise document.error(place, f"with {what} sites keep layers, which a site that was left out would not have")
+        lacks = "sites keep layers, which a site that was left out would not have"
+        raise document.error(place, f"with {_keeper(study)} {lacks}")
     return True
 
 
 def simulated_sites(
-    document: Document, study: Study, data: Path | None, work: Path, phantom: Format | None = None
-) -> list[SiteConfig]:
+    document: Document, study: Study, data: Path | None, work: Path, phantom: Format | None = None,
+    tried: Sequence[Study] | None = None,
+) -> list[SiteConfig]:  # fmt: skip
     """The sites that `sites:` or `partition:` of a study file describe.
 
     Args:
@@ -109,6 +110,7 @@ def simulated_sites(
         data: Where relative `data:` paths are looked for first; then in $FEDSCAN_DATA, then beside the study file.
         work: Folder for what is made on the way (phantoms, tables of a split).
         phantom: Format of phantoms, whatever the study file says.
+        tried: The studies of a sweep, run over the sites; none: the study with each of the compared strategies.
 
     Raises:
         StudyError: Naming file, line, key and remedy.
@@ -137,8 +139,9 @@ def simulated_sites(
             raise document.error((given[0], site.name), f"a site may not be called '{site.name}'")
     if study.trains and not any(site.use == "train" for site in sites):
         raise document.error((given[0],), "no site is left to train on")
-    keeping = [c.name for c in compared(document, study) if keeps_layers(study.model_copy(update={"strategy": c}))]
-    what = "rounds.buffers: local" if study.rounds.buffers == "local" else ", ".join(keeping)
+    strategies = [study.model_copy(update={"strategy": c}) for c in compared(document, study)]
+    keeping = [s for s in (strategies if tried is None else tried) if keeps_layers(s)]
+    what = ", ".join(dict.fromkeys(map(_keeper, keeping)))
     for site in sites:
         if site.use == "test" and keeping:
             raise document.error(
@@ -147,6 +150,11 @@ def simulated_sites(
                 "and it would have none; leave the site out, or the strategy",
             )
     return sites
+
+
+def _keeper(study: Study) -> str:
+    """What of the study keeps layers at the sites."""
+    return "rounds.buffers: local" if study.rounds.buffers == "local" else study.strategy.name
 
 
 class _Finder:

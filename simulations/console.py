@@ -123,7 +123,7 @@ def run_sweep(
         raise document.error(("evaluation", "validation"), "is 0: a sweep chooses on validation cases")
     digest = hashlib.sha256("".join(sorted(t.study.digest() for t in wanted)).encode()).hexdigest()
     folder = _folder(out, f"{parsed.name}-sweep-{digest[:8]}", resume)
-    sites = simulated_sites(document, parsed, data, folder, phantom)
+    sites = simulated_sites(document, parsed, data, folder, phantom, [t.study for t in wanted])
     field = Field(tuple(sites), (out / "cache").resolve(), folder.resolve())
     every = range(parsed.seed, parsed.seed + seeds)
     bars = Bars(console)

@@ -17,6 +17,7 @@ from common.errors import StudyError
 from server.events import read_events
 from server.report.sweep import choose_trial, table
 from simulations.axes import axis, trials
+from simulations.phantom import make_phantom
 
 STUDY: dict[str, Any] = {
     "name": "swept",
@@ -103,6 +104,23 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     assert run(command) == 0
     (made,) = (folder / "out").glob("swept-sweep-*")
     return made, command
+
+
+@pytest.mark.parametrize(
+    ("varied", "keeps"),
+    [("strategy=fedavg,fedper", "fedper"), ("rounds.buffers=aggregate,local", "rounds.buffers: local")],
+)
+def test_no_trial_may_keep_layers_where_a_site_is_for_the_test_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], varied: str, keeps: str
+) -> None:
+    a, b = (str(home) for home in make_phantom(tmp_path / "scans", sites=2, cases=4, dimensions=2))
+    sites = {"a": {"data": a}, "b": {"data": b, "use": "test"}}
+    document(tmp_path, sites=sites)
+    out = tmp_path / "out"
+    assert run(["simulate", str(tmp_path / "study.yaml"), "--out", str(out), "--sweep", varied]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"site b is for the test only, but {keeps} keeps layers of the net at each site that trains" in said
+    assert not list(out.rglob("events.jsonl"))
 
 
 def test_the_best_on_validation_is_chosen_and_it_alone_is_tested(swept: tuple[Path, list[str]]) -> None:
