@@ -53,6 +53,7 @@ class Training(Section):
 
 # The training section of a study that trains nothing: it has none, and equal studies have equal digests.
 UNTRAINED = Training(steps=1)
+MOST_ROUNDS = 100_000
 
 
 class Rounds(Section):
@@ -66,7 +67,7 @@ class Rounds(Section):
         buffers: Running statistics of batch normalisation: `aggregate` pools mean and variance, `local` never sends.
     """
 
-    number: int = Field(20, ge=0, le=100_000)
+    number: int = Field(20, ge=0, le=MOST_ROUNDS)
     weights: Literal["cases", "patches", "equal"] = "cases"
     quorum: float = Field(0.5, gt=0, le=1)
     deadline: float | None = Field(None, gt=0)

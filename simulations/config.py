@@ -15,6 +15,7 @@ from common.names import STRATEGIES
 from common.registry import did_you_mean
 from common.section import Choice, Section
 from common.study import Study
+from common.study_training import MOST_ROUNDS
 from common.traits import keeps_layers
 from simulations.anatomy import ORGANS
 from simulations.arms import LEAVE_ONE_OUT, POOLED
@@ -96,6 +97,21 @@ def leaves_one_out(document: Document, study: Study, sites: Sequence[SiteConfig]
         lacks = "sites keep layers, which a site that was left out would not have"
         raise document.error(place, f"with {_keeper(study)} {lacks}")
     return True
+
+
+def pooled_fits(document: Document, study: Study, sites: Sequence[SiteConfig]) -> None:
+    """Check that pooled training with the updates of all sites is a study: it has the rounds of all of them.
+
+    Raises:
+        StudyError: It would have more rounds than a study may have.
+    """
+    k, number = sum(site.use == "train" for site in sites), study.rounds.number
+    if number * k > MOST_ROUNDS:
+        raise document.error(
+            ("rounds", "number"),
+            f"pooled training with the updates of all {k} sites would have {k} × {number} rounds, and {MOST_ROUNDS} "
+            f"are the most; take {MOST_ROUNDS // k} or fewer, with more training.steps (or epochs) in each",
+        )
 
 
 def simulated_sites(

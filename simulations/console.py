@@ -20,7 +20,7 @@ from server.report.sweep import table
 from server.report.terminal import print_summary
 from simulations.arms import Arm
 from simulations.axes import axis, trials
-from simulations.config import compared, leaves_one_out, simulated_sites
+from simulations.config import compared, leaves_one_out, pooled_fits, simulated_sites
 from simulations.phantom import Format
 from simulations.results import RESULTS
 from simulations.run import Watcher, simulate
@@ -88,6 +88,7 @@ def run(
         )
     folder = _folder(out, f"{parsed.name}-{parsed.digest()[:8]}", resume)
     sites = simulated_sites(document, parsed, data, folder, phantom)
+    pooled_fits(document, parsed, sites)
     simulation = Simulation(
         parsed,
         tuple(sites),

@@ -5,6 +5,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from pydantic import ValidationError
 
 from client.data.catalogue import find_cases
 from client.site import SiteConfig
@@ -12,7 +13,9 @@ from common.documents import Document
 from common.errors import StudyError
 from common.section import Choice
 from common.study import Study, load_study, study_of
-from simulations.config import compared, leaves_one_out, simulated_sites
+from simulations import console
+from simulations.arms import arms
+from simulations.config import compared, leaves_one_out, pooled_fits, simulated_sites
 from simulations.phantom import make_phantom
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -260,3 +263,32 @@ def test_examples_find_the_real_scans(example: str, counts: dict[str, int], feds
     found = {site.name: find_cases(site, 1) for site in sites}
     assert {name: len(cases) for name, cases in found.items()} == counts
     assert all(case.label is not None and case.label.exists() for cases in found.values() for case in cases)
+
+
+@pytest.mark.parametrize(("number", "fits"), [(33_333, True), (33_334, False)])
+def test_pooled_training_of_all_sites_is_a_study_too(tmp_path: Path, number: int, fits: bool) -> None:
+    """Of four sites three train; what fits is what a study file of the pooled arm may say."""
+    document, study = written(tmp_path, f"rounds: {{number: {number}}}")
+    sites = [*SITES, SiteConfig(name="d", data=Path(), use="test")]
+    (pooled,) = (a.study for a in arms(study, [study.strategy], ["a", "b", "c"]) if a.method == "pooled_kt")
+    if fits:
+        pooled_fits(document, study, sites)
+        assert Study.model_validate_json(pooled.model_dump_json()) == pooled
+        return
+    with pytest.raises(StudyError, match=r"study\.yaml:5: rounds\.number: .* take 33333 or fewer, with more training"):
+        pooled_fits(document, study, sites)
+    with pytest.raises(ValidationError, match="less than or equal to 100000"):
+        Study.model_validate_json(pooled.model_dump_json())
+
+
+def test_too_many_pooled_rounds_are_refused_before_any_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained(*_: object) -> Path:
+        raise AssertionError("the simulation began")
+
+    monkeypatch.setattr("simulations.console.simulate", trained)
+    base = BASE.replace("[32, 32]", "[64, 64]")
+    written(tmp_path, "rounds: {number: 30000}\nsites: {make: phantom, number: 4, cases: 3}", base)
+    with pytest.raises(StudyError, match="4 × 30000 rounds, and 100000 are the most; take 25000 or fewer"):
+        console.run(tmp_path / "study.yaml", None, tmp_path / "out", "inline", 1, False)
