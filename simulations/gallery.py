@@ -1,4 +1,4 @@
-"""Pictures of the best, the median and the worst test case of each site, by the better federated model."""
+"""Pictures of the worst, the median and the best test case of each site, by the better federated model."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,8 +40,7 @@ def paint(simulation: Simulation, cases: list[Row], costs: list[Row]) -> Iterato
             continue
         net = best_model(arm.study, folder / "runs" / arm.run, site.home).to(site.workplace.device)
         found = {c.id: c for c in site.data(study).test}
-        ranks = {"worst": 0, "median": len(rows) // 2, "best": len(rows) - 1} if len(rows) >= 3 else {"median": 0}
-        for rank, place in ranks.items():
+        for rank, place in _ranks(len(rows)).items():
             case, row = found[rows[place]["case"]], rows[place]
             prediction = segment([net], case, arm.study, site.workplace.device)
             meta = load_meta(case)
@@ -51,6 +50,14 @@ def paint(simulation: Simulation, cases: list[Row], costs: list[Row]) -> Iterato
                     f"{site.config.name}: {rank} case, Dice {_score(row):.3f}", study.data.labels)  # fmt: skip
             yield {"site": site.config.name, "method": method, "rank": rank, "case": row["case"],
                    "dice": _score(row), "png": str(path)}  # fmt: skip
+
+
+def _ranks(cases: int) -> dict[str, int]:
+    """The places, among so many cases from the worst to the best, that are shown, by what they are called."""
+    if cases == 1:
+        return {"only": 0}
+    middle = {"median": cases // 2} if cases > 2 else {}
+    return {"worst": 0, **middle, "best": cases - 1}
 
 
 def _score(row: Row) -> float:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from simulations import gallery, results
 from simulations.arms import Arm, arms
 from simulations.results import collect, consensus_cost, run_cost
 from simulations.simulation import Simulation
+from tests.simulations.conftest import make_case
 
 BYTES = 1000
 Make = Callable[..., Study]
@@ -145,6 +147,31 @@ def test_a_site_that_did_not_answer_the_final_test_is_a_failure(ran: Ran) -> Non
     assert collect(ran.simulation)["failures"] == [
         {"seed": 1, "method": "fedavg", "trained_on": "all", "site": "c", "why": "no answer before the deadline"}
     ]
+
+
+@pytest.mark.parametrize(("number", "ranks"), [(1, ["only"]), (2, ["worst", "best"]), (3, ["worst", "median", "best"])])
+def test_pictures_are_called_by_their_place_among_the_cases(
+    tmp_path: Path, toy: Any, toy_study: Make, monkeypatch: pytest.MonkeyPatch, number: int, ranks: list[str]
+) -> None:
+    tests = tuple(make_case(tmp_path / "tests", f"t{i}", i) for i in range(number))
+    toy.add("a", 0)
+    data = replace(toy.sites["a"](toy_study()), test=tests)
+    toy.sites["a"] = lambda study: data
+    study = toy_study(rounds={"number": 1})
+    simulation = Simulation(study, (), (study.strategy,), tmp_path, tmp_path / "cache")
+    _, sites = toy.grid()
+    monkeypatch.setattr("simulations.sites.Field.open", lambda *_: [*sites, None])
+    monkeypatch.setattr(Simulation, "arms", lambda *_: [Arm("fedavg", study, ("a",))])
+    runs = simulation.seeded()[0][1] / "runs"
+    runs.mkdir(parents=True)
+    toy.run(study).folder.rename(runs / "fedavg")
+    # The later a case, the worse it is.
+    cases = [{"seed": 1, "method": "fedavg", "trained_on": "all", "site": "a", "case": c.id, "dice": {"disc": 0.9 - d}}
+             for c, d in zip(tests, (0.0, 0.1, 0.4), strict=False)]  # fmt: skip
+    found = list(gallery.paint(simulation, cases, [{"method": "fedavg", "validation": None}]))
+    assert [p["rank"] for p in found] == ranks
+    assert [p["case"] for p in found] == [f"t{i}" for i in reversed(range(number))]
+    assert all((tmp_path / p["png"]).exists() for p in found)
 
 
 @pytest.mark.parametrize("own", ["fedavg", "fedprox"])
