@@ -109,6 +109,15 @@ def test_nothing_to_compare_is_said(gone: str, word: str) -> None:
     assert word in found.headline
 
 
+@pytest.mark.parametrize(("elsewhere", "where"), [(0, ""), (3, " at the sites that trained")])
+def test_without_test_cases_nothing_is_judged_and_that_is_why(elsewhere: int, where: str) -> None:
+    results = study({"A": 0.1, "B": 0.1})
+    results["cases"] = []
+    results["sites"] = [{**s, "test": 0} for s in results["sites"]] + [{"name": "C", "use": "test", "test": elsewhere}]
+    found = judge(results)
+    assert (found.tone, found.headline) == ("none", f"Not judged: there are no test cases{where}.")
+
+
 def test_sentences_for_seeds_unseen_sites_and_selection(make_results: Make) -> None:
     many = judge(make_results())
     text = " ".join(many.sentences)
