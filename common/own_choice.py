@@ -32,7 +32,8 @@ def choice_limits(study: Study, test: Mapping[str, float | None]) -> dict[str, f
     """What a site tells of its choice beside the final test, each with its largest value; none: no end.
 
     `own-chosen` is the model's place in `CANDIDATES`, `own-validation-NAME` the mean validation Dice of each candidate
-    over `own-judged` cases, 0 of none; and of the chosen model what the final test tells of the global one.
+    over `own-judged` cases, 0 of none and of a candidate that the site did not make; and of the chosen model what the
+    final test tells of the global one.
 
     Args:
         study: What is run.

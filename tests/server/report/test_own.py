@@ -33,12 +33,25 @@ def test_rows_say_what_was_told_and_nothing_of_too_few_cases() -> None:
     assert list(choices(EVENTS[:1])) == []
 
 
+def test_a_model_that_a_site_never_made_has_no_score() -> None:
+    """A site that took no part tells 0 of all but the global model; a global one that finds nothing has Dice 0."""
+    told = {**TEST, "own-chosen": 0, "own-judged": 8, "own-num-examples": 9, "own-dice": 0.8}
+    scores = {"own-validation-finetuned": 0.0, "own-validation-local": 0.0}
+    away = {**told, **scores, "site": "away", "own-validation-global": 0.7}
+    blank = {**told, **scores, "site": "blank", "own-validation-global": 0.0}
+    assert [row["validation"] for row in choices([away, blank])] == [
+        {"the global model": dice, "the global model, fine-tuned": None, "its local model": None} for dice in (0.7, 0.0)
+    ]
+
+
 def test_the_page_has_them(tmp_path: Path, make_results: Make) -> None:
     results = make_results(sites=2, rounds=1)
     without = write(tmp_path, results)
-    told = [{"run": "ditto, seed 1", **c} for c in choices(EVENTS)]
+    away = {**EVENTS[1], "site": "away", "own-chosen": 0, "own-validation-finetuned": 0.0}
+    told = [{"run": "ditto, seed 1", **c} for c in choices([*EVENTS, away])]
     page = " ".join(Page(write(tmp_path, results | {"choices": told})).text)
     assert "With which model each site ends" in page
     assert "the global model, fine-tuned 0.740" in page
+    assert "the global model 0.710, the global model, fine-tuned –" in page
     assert "ditto, seed 1" in page
     assert "With which model" not in without
