@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from client.corrections import Kept, under
 from client.evaluation import CaseResult, evaluate, summary
+from client.open_site import OpenSite
 from client.own_layers import initial
 from client.training import Span, make_optimizer, train
 from client.work.results import write_results
@@ -22,9 +22,6 @@ from common.seeds import derive
 from common.study import Study
 from common.study_training import Training
 from common.wire import Task
-
-if TYPE_CHECKING:
-    from client.app import OpenSite
 
 CHOICE, NAME, KEY = "chosen.safetensors", "candidate", "key"
 
@@ -44,7 +41,7 @@ class Choice:
         small: What is said of fewer cases is left out.
     """
 
-    site: "OpenSite"
+    site: OpenSite
     study: Study
     task: Task
     net: nn.Module

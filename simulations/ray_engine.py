@@ -17,8 +17,9 @@ from typing import Any
 from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
-from client.app import OpenSite, make_app
+from client.app import make_app
 from client.device import pick_device
+from client.open_site import OpenSite
 from common.errors import FedscanError, RoundError, StudyError
 from server.exchange import POLL
 from simulations.sites import Field

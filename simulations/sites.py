@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from statistics import fmean
 
-from client.app import OpenSite, Workplace
 from client.data.prepare import prepare
 from client.data.volume import CachedCase, SiteData
 from client.device import pick_device
+from client.open_site import OpenSite, Workplace
 from client.site import SiteConfig
 from common.study import Study
 from simulations.arms import POOLED

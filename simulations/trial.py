@@ -14,8 +14,9 @@ from pathlib import Path
 
 from flwr.app import Context
 
-from client.app import OpenSite, make_app
+from client.app import make_app
 from client.evaluation import evaluate
+from client.open_site import OpenSite
 from client.work.results import write_results
 from common.disk import write_whole
 from common.errors import FedscanError

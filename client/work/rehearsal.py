@@ -10,11 +10,12 @@ from typing import cast
 
 from flwr.app import ArrayRecord, Context, RecordDict
 
-from client.app import OpenSite, Workplace, make_app
+from client.app import make_app
 from client.data.prepare import prepare
 from client.device import pick_device
 from client.gates import change_norm
 from client.identity import Identity
+from client.open_site import OpenSite, Workplace
 from client.site import SiteConfig, site_of_home
 from client.work.ledger import Line, line_of
 from common import wire

@@ -11,11 +11,12 @@ from typing import cast
 import torch
 from flwr.app import ArrayRecord, Context, RecordDict
 
-from client.app import OpenSite, Workplace, make_app
+from client.app import make_app
 from client.data.prepare import prepare
 from client.device import pick_device
 from client.gates import change_norm
 from client.handover.files import Arrays
+from client.open_site import OpenSite, Workplace
 from client.site import SiteConfig, places
 from client.training import Progress
 from client.work.homecoming import bring_home

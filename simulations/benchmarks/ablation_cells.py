@@ -16,9 +16,10 @@ import torch
 from flwr.app import Context
 from torch import nn
 
-from client.app import OpenSite, make_app
+from client.app import make_app
 from client.evaluation import CaseResult, evaluate
 from client.metrics import mean
+from client.open_site import OpenSite
 from client.training import autocast, channels_last
 from common.disk import write_whole
 from common.nets import build_net

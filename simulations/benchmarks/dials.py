@@ -29,7 +29,8 @@ from typing import Any, NamedTuple
 import torch
 from flwr.app import Context
 
-from client.app import OpenSite, make_app
+from client.app import make_app
+from client.open_site import OpenSite
 from client.site import SiteConfig
 from common.disk import write_whole
 from common.errors import RoundError

@@ -22,7 +22,8 @@ from typing import NamedTuple
 import torch
 from flwr.serverapp import Grid
 
-from client.app import OpenSite, make_app
+from client.app import make_app
+from client.open_site import OpenSite
 from client.site import SiteConfig
 from client.training import Span, channels_last, make_optimizer, train
 from common.losses import build_loss

@@ -10,8 +10,8 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from pydantic import ValidationError
 
-from client.app import Workplace
 from client.gates import float_norm, gate_in, gate_out
+from client.open_site import Workplace
 from client.site import Limits, SiteConfig
 from common import wire
 from common.errors import WireError

@@ -18,12 +18,13 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
-from client.app import OpenSite, Workplace, make_app
+from client.app import make_app
 from client.data.prepare import prepare
 from client.device import pick_device
 from client.handover.control import BEAT, Progress, TrainerBusyError, TrainerGoneError
 from client.handover.files import COUNTS, REPLY, TASK, Ref, ReplyFile
 from client.handover.mailbox import read_reply
+from client.open_site import OpenSite, Workplace
 from client.site import site_of_home
 from client.work.audit import entries
 from common import wire
@@ -447,6 +448,7 @@ def test_memory_is_given_back_between_studies(hospital: Hospital, monkeypatch: p
     """Net, cases and optimiser of the last study are gone when the next one is worked on."""
     alive: dict[str, list[Any]] = {"net": [], "batches": [], "optimizer": [], "loss": []}
     import client.app as app
+    import client.open_site as site
 
     def watched(name: str, make: Any) -> Any:
         def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -456,9 +458,9 @@ def test_memory_is_given_back_between_studies(hospital: Hospital, monkeypatch: p
 
         return wrapper
 
-    monkeypatch.setattr(app, "build_net", watched("net", app.build_net))
-    monkeypatch.setattr(app, "build_loss", watched("loss", app.build_loss))
-    monkeypatch.setattr(app, "Batches", watched("batches", app.Batches))
+    monkeypatch.setattr(site, "build_net", watched("net", site.build_net))
+    monkeypatch.setattr(site, "build_loss", watched("loss", site.build_loss))
+    monkeypatch.setattr(site, "Batches", watched("batches", site.Batches))
     monkeypatch.setattr(app, "make_optimizer", watched("optimizer", app.make_optimizer))
     first, second = hospital.study(), hospital.study("second")
     with hospital.trainer():

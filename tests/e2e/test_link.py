@@ -20,10 +20,11 @@ from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.corestate import in_memory_corestate
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 
-from client.app import OpenSite, Workplace, make_app
+from client.app import make_app
 from client.data import preprocess
 from client.data.cache import store
 from client.data.volume import CachedCase, SiteData
+from client.open_site import OpenSite, Workplace
 from client.site import SiteConfig
 from common import wire
 from common.study import Study

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from client.app import OpenSite, Workplace, make_app
+from client.app import make_app
 from client.data import preprocess
 from client.data.cache import store
 from client.data.volume import CachedCase, SiteData
+from client.open_site import OpenSite, Workplace
 from client.site import SiteConfig
 from common.study import Study
 from server.joining import join

@@ -9,10 +9,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from client.app import OpenSite
 from client.data.split import assign, targets
 from client.data.volume import SiteData
 from client.evaluation import evaluate, summary
+from client.open_site import OpenSite
 from client.policy import Policy
 from client.training import channels_last
 from client.work.results import read_results

@@ -42,7 +42,7 @@ _LINK = {
 _TRAINER = {
     "seal": ("common.chain:Checker.check", "client.work.tasks:Intake.keep", "client.work.trainer:write_reply"),
     "hop": ("client.work.tasks:Offer.arrays", "client.handover.mailbox:Mailbox.hold_reply"),
-    "gates": ("client.app:gate_in", "client.app:gate_out"),
+    "gates": ("client.open_site:gate_in", "client.app:gate_out"),
     "app": ("client.work.workshop:Workshop.do",),
 }
 
@@ -117,6 +117,7 @@ def _do_not_train() -> None:
 
     from client import app
     from client.data.volume import SiteData
+    from client.open_site import OpenSite
     from client.training import Progress
 
     class NoBatches:
@@ -139,8 +140,8 @@ def _do_not_train() -> None:
     cases: Any = tuple(_Case(i) for i in range(4))
     for owner, name, what in (
         (app, "train", change),
-        (app.OpenSite, "data", lambda site, study: SiteData(cases, (), ())),
-        (app.OpenSite, "batches", lambda site, study: NoBatches()),
+        (OpenSite, "data", lambda site, study: SiteData(cases, (), ())),
+        (OpenSite, "batches", lambda site, study: NoBatches()),
     ):
         setattr(owner, name, what)
 
