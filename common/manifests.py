@@ -31,8 +31,8 @@ from common.signing import (
     verify,
 )
 from common.study import Study
+from common.study_training import MOST_ROUNDS
 
-MAX_ROUNDS = 100_000
 MAX_SEQUENCE = 250_000  # training and validation in each round, and room for restarts
 # The longest history in base64, and the rest of an assignment.
 MAX_ASSIGNMENT_BYTES = 12 * 1024 * 1024
@@ -40,7 +40,7 @@ LINK = 32  # bytes of one link of the history
 
 TaskKind = Literal["join", "train", "evaluate", "result"]
 Second = Annotated[AwareDatetime, Field(description="whole seconds, UTC")]
-Round = Annotated[int, Field(ge=0, le=MAX_ROUNDS)]
+Round = Annotated[int, Field(ge=0, le=MOST_ROUNDS)]
 
 
 class RunOrder(Record):
@@ -60,7 +60,7 @@ class RunOrder(Record):
     round_key: Base64Key
     issued: Second
     valid_until: Second
-    max_rounds: int = Field(ge=0, le=MAX_ROUNDS)
+    max_rounds: int = Field(ge=0, le=MOST_ROUNDS)
 
 
 class Counted(Record):
