@@ -9,18 +9,19 @@ import common.quiet  # noqa: F401
 import logging
 import signal
 import threading
-import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
 
 from client.handover.control import Progress, TrainerClient
 from client.handover.files import TASK, Ref
 from client.handover.mailbox import Mailbox
 from client.identity import Identity
+from client.network.brake import Brake
+from client.network.clock import Clock, SystemClock
 from client.network.dial import Proxy
 from client.network.download import Pull, fetch, read_layout
-from client.network.fleet import HEARTBEAT, Fleet
+from client.network.fleet import Fleet
+from client.network.heart import Heart
 from client.network.hop import Hop
 from client.network.objects import Thing, name_of
 from client.network.open_task import OpenNote, OpenTask, task_name
@@ -36,34 +37,9 @@ from common.log import Form, start_log
 
 log = logging.getLogger("fedscan.link")
 
-_BEAT = HEARTBEAT / 2  # seconds between heartbeats: one may get lost
-_BEAT_AGAIN = 1.5  # after one that got lost
-_LOOK = 0.05  # seconds between two looks at whether the site is paused
 _NEAR, _SOON, _LATER = 0.1, 0.2, 1.0  # seconds between two questions for a task
 _NEAR_FOR, _SOON_FOR = 5.0, 300.0  # seconds after the last task in which the first two hold
 _FORMER = 3.0  # between two tries while a former process of this site still counts as connected
-
-
-class Clock(Protocol):
-    """Time, as the link sees it."""
-
-    def now(self) -> float:
-        """Seconds, of any origin."""
-
-    def wait(self, event: threading.Event, seconds: float) -> bool:
-        """Wait until `event` is set, at most so long; whether it is."""
-
-
-class SystemClock:
-    """The machine's own."""
-
-    def now(self) -> float:
-        """Seconds since the machine started."""
-        return time.monotonic()
-
-    def wait(self, event: threading.Event, seconds: float) -> bool:
-        """As `threading.Event.wait`."""
-        return event.wait(seconds)
 
 
 class Link:
@@ -87,7 +63,8 @@ class Link:
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._lost = threading.Event()  # the coordinator has forgotten this process
-        self._paused = threading.Event()  # by the people of the site
+        self._brake = Brake(self._mailbox, self.fleet, self.standing, self._wake.set)
+        self._heart = Heart(self.fleet, self._clock, lambda: self._node, self._forgotten)
         self._backoff = Backoff()
         self._busy = -_SOON_FOR  # when there was last something to do
         self._node: int | None = None
@@ -111,13 +88,10 @@ class Link:
             self._home / "link" / "lock",
             FedscanError(f"a link of the site in {self._home} is running already; stop it first: fedscan site stop"),
         ):
-            heart = threading.Thread(target=self._beat, daemon=True, name="heart")
-            self._look_whether_paused()
-            brake = threading.Thread(target=self._watch_pause, daemon=True, name="brake")
-            brake.start()
+            self._brake.start(self._stop)
             try:
                 self._restore()
-                heart.start()
+                self._heart.start(self._stop)
                 while not self._stop.is_set():
                     self._clock.wait(self._wake, self._guarded_step())
                     if not self._stop.is_set():
@@ -160,7 +134,7 @@ class Link:
             return 0.0
         if error.status in (409, 401):
             self._node = None
-        if error.problem.code == "paused" or (self._paused.is_set() and self.standing.phase == "upload"):
+        if error.problem.code == "paused" or (self._brake.on and self.standing.phase == "upload"):
             self.standing.at("idle")
             return _SOON  # it was cut off here
         self.standing.at("connecting")
@@ -198,45 +172,6 @@ class Link:
             log.info("connected to %s", where)
         self.standing.coordinator = where
         self._node = node
-
-    def _beat(self) -> None:
-        """Tell the coordinator that this process lives, also while a large object or a long training is under way."""
-        pause = _BEAT
-        while not self._clock.wait(self._stop, pause):
-            pause, node = _BEAT, self._node
-            if node is None:
-                continue
-            try:
-                if not self.fleet.heartbeat(node):
-                    self._forgotten()
-            except LinkError as error:
-                # What else it may be is seen, and said, by the next question for a task.
-                pause = _BEAT_AGAIN
-                if error.status == 409:
-                    self._forgotten()
-            except Exception:
-                log.exception("unexpected error")
-
-    def _watch_pause(self) -> None:
-        """See within a moment that the people of the site have stopped everything, also while a reply is leaving."""
-        while not self._stop.wait(_LOOK):
-            self._look_whether_paused()
-
-    def _look_whether_paused(self) -> None:
-        paused = self._mailbox.paused
-        if paused == self._paused.is_set():
-            return
-        if paused:
-            self._paused.set()
-            self.fleet.shut(True)
-            log.warning("the site is paused: nothing leaves")
-        else:
-            self.fleet.shut(False)
-            self._paused.clear()
-            log.info("the site goes on")
-            self._wake.set()
-        self.standing.paused = paused
-        self.standing.write()
 
     def _forgotten(self) -> None:
         self._lost.set()
@@ -302,7 +237,7 @@ class Link:
     # Replies
 
     def _deliver_if_there(self, node: int) -> None:
-        if self._paused.is_set():
+        if self._brake.on:
             self._put_away_reply()
             return
         offer, answer = self._offer, self._hop.answer if self._hop is not None else None
