@@ -17,8 +17,9 @@ def number(value: float | None) -> str:
 
 
 def signed(value: float) -> str:
-    """`+0.012` or `−0.012`."""
-    return f"{value:+.3f}".replace("-", "−")
+    """`+0.012` or `−0.012`; what rounds to nothing has no sign."""
+    text = f"{value:+.3f}".replace("-", "−")
+    return text if float(text[1:]) else text[1:]
 
 
 def listed(names: Sequence[str]) -> str:
