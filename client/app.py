@@ -92,7 +92,9 @@ def _train(site: OpenSite, message: Message, study: Study, task: Task) -> Messag
         site.policy.check_training(len(site.data(study).train), count)
     state = SiteState(site.home / "state" / task.run)
     state.clean(task.acknowledged, task.best if keeps_layers(study) or task.terms.personal else 0)
-    kept = state.load(task.acknowledged)
+    # What the coordinator's own memory of this site rests on, and layers that nobody else has, cannot begin anew.
+    needed = keeps_layers(study) or traits_of(study).control or task.terms.dynamic > 0
+    kept = state.load(task.acknowledged, needed)
     load_own_layers(net, study, kept)
     optimizer = make_optimizer(net, study.training)
     if study.training.optimizer_state == "keep":

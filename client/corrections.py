@@ -135,6 +135,8 @@ class Dynamic(Correction):
 class HeadFirst(Correction):
     """The first part of a round trains the head alone, the rest of it the body alone (Collins et al. 2021, FedRep).
 
+    Each has at least one step; in a round of a single step both are trained.
+
     Args:
         share: Of the round's steps that are the head's.
         head: Names of the head's parameters.
@@ -145,12 +147,13 @@ class HeadFirst(Correction):
 
     def begin(self, net: nn.Module, span: Span) -> None:
         """The first step that is the body's."""
-        self._turn = span.first + round(self._share * span.count)
+        self._both = span.count < 2
+        self._turn = span.first + min(max(round(self._share * span.count), 1), span.count - 1)
         self._parameters = dict(net.named_parameters())
 
     def gradient(self, step: int, rate: float) -> None:
         """Who has no gradient is not moved."""
-        for name, parameter in self._parameters.items():
+        for name, parameter in () if self._both else self._parameters.items():
             if (name in self._head) != (step < self._turn):
                 parameter.grad = None
 

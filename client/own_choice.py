@@ -89,10 +89,10 @@ class Choice:
 
     def _state(self, name: Candidate, start: dict[str, Tensor]) -> dict[str, Tensor] | None:
         """The candidate's tensors; none where the site has no such candidate: it took no part in the training."""
-        own, training, count = self.study.evaluation.own, self.study.training, self.site.steps(self.study)
+        own, training, rounds = self.study.evaluation.own, self.study.training, self.study.rounds.number
         if own is None or not self.task.acknowledged:
             return None
-        rounds = self.study.rounds.number
+        count = self.site.steps(self.study)
         if name == "finetuned":
             rate = own.rate if own.rate is not None else training.rate / 10
             settings = training.model_copy(update={"rate": rate, "warmup": 0})

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from flwr.serverapp import Grid
 
 from common import wire
@@ -173,6 +174,11 @@ class Run:
         )
         for place in self._schema.places("frozen"):
             flat["float32"][place] = base["float32"][place]  # whatever a strategy does with what nobody trained
+        if not all(np.isfinite(values).all() for values in flat.values()):
+            raise RoundError(
+                f"{self.folder.name}, round {number}: {self.study.strategy.name} made numbers of the updates that are "
+                "not finite. The rounds before are kept; begin a new run with another strategy or other options of it"
+            )
         state.round = number
         state.acknowledged |= {r.site: number for r in replies}
         state.replies |= {r.site: r.digest for r in replies if r.digest}
@@ -226,6 +232,8 @@ class Run:
             metrics = reply.metrics(wire.train_metric_keys(self.study), limits)
             if metrics["num-examples"] < 1:
                 raise WireError("the update was computed on no case")
+            if metrics["steps"] < 1 or metrics["steps"] % 1:
+                raise WireError(f"the update was computed in {metrics['steps']:g} steps")
             update = self._uplink.decode(reply.arrays(self._uplink), flat)
             if (fault := self._schema.fault(update)) is not None:
                 raise WireError(fault)

@@ -30,15 +30,31 @@ class SiteState:
     def _rounds(self) -> list[int]:
         return [int(p.stem.removeprefix("round-")) for p in self._folder.glob("round-*.safetensors")]
 
-    def load(self, counted: int) -> dict[str, Tensor]:
-        """The state of the last counted round up to `counted`; empty at the start of a run. Raises CheckpointError."""
+    def load(self, counted: int, needed: bool = False) -> dict[str, Tensor]:
+        """The state of the last counted round up to `counted`; empty at the start of a run.
+
+        Args:
+            counted: The last round whose reply was counted; 0 if none was.
+            needed: Whether training cannot go on without the state of exactly that round.
+
+        Raises:
+            CheckpointError: The file is damaged, or needed and not there.
+        """
         number = max((n for n in self._rounds() if n <= counted), default=0)
+        if needed and number != counted:
+            raise CheckpointError(
+                f"{self._path(counted)} is gone, and without it this site cannot go on in this run: the coordinator "
+                "still counts on what it held. Put it back from a backup, or wait for the next run"
+            )
         if not number:
             return {}
         try:
             return load_file(self._path(number))
         except (SafetensorError, OSError):
-            raise CheckpointError(f"{self._path(number)} is damaged; remove it to go on without it") from None
+            raise CheckpointError(
+                f"{self._path(number)} is damaged; put it back from a backup, or remove it: training then goes on "
+                "without it, unless the strategy needs it"
+            ) from None
 
     def clean(self, acknowledged: int, best: int = 0) -> None:
         """Remove what can no longer be asked for; called when a round begins.

@@ -20,11 +20,13 @@ from server.strategies.fedopt import FedOpt, Values
 class FedAdam(FedOpt):
     """v ← β₂ v + (1 − β₂) Δ², w ← w + η m / (√v + τ).
 
-    Where changes are small beside τ a step is η/τ of FedAvg's (with momentum β₁), where they are large it is about η.
+    v begins at τ² and forgets it slowly: where changes are small beside τ a step is at first η/(2τ) of FedAvg's (with
+    momentum β₁), where they are large and steady it comes to about η.
     Flower's FedAdam also corrects the bias of the moments (Kingma & Ba), and begins with v = 0; the paper does neither.
 
     Args:
-        rate: η, the largest step of a parameter in one round.
+        rate: η, about the step of a parameter whose changes are large and steady; a sudden one, and the first,
+            moves it by up to (1 − β₁) / √(1 − β₂) η in one round.
         beta1: Decay of the mean change; the paper takes 0.9, over hundreds of rounds.
         beta2: Decay of its square.
         tau: Changes much smaller than it are not scaled up.

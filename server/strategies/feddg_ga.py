@@ -29,7 +29,8 @@ class FedDGGA(Strategy):
     F_k(w_k) is the loss of site k's net after its training, F_k(w) that of the global weights made of it, both on the
     same training patches of the site; so a gap is known when the next update comes. a_k begins at the site's weight
     (`rounds.weights`) and moves by at most d_r / K with d_r = (1 − (r − 1)/R) · step over R rounds. A site that was not
-    there in the round before keeps its a_k; one that is new begins at the mean of the others.
+    there in the round before keeps its a_k; one that is new begins at the mean of the others. Where only sites answer
+    whose a_k have come to 0, they begin again with equal ones.
 
     Args:
         step: How far weights move in the first round, as a share of 1/K.
@@ -47,11 +48,14 @@ class FedDGGA(Strategy):
         if shares:
             usual = float(np.mean([share[0] for share in shares.values()]))
             start = np.array([shares[s][0] if s in shares else usual for s in sites])
+        if start.sum() == 0:  # all that answered had lost their say
+            start = np.ones(len(sites))
         gaps = np.array([r.metrics["loss-received"] - _last(trained, r.site) for r in fold.replies])
         step = self._step * (1 - (fold.round - 1) / fold.study.rounds.number) / len(sites)
         now = adjusted(start / start.sum(), gaps, step)
         # What those who are away had is not shared out: they find it when they come back.
         shares |= {site: np.array([share * start.sum()]) for site, share in zip(sites, now, strict=True)}
+        trained.clear()  # the gap of who comes back later would be one between losses of different rounds
         trained |= {reply.site: np.array([reply.metrics["loss-trained"]]) for reply in fold.replies}
         return weighted_mean(fold.schema, fold.replies, [float(share) for share in now])
 

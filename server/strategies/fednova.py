@@ -13,11 +13,12 @@ def effective_steps(training: Training, steps: float) -> float:
     """‖a‖₁: by how many times the rate a site's weights move when `steps` gradients of 1 follow each other.
 
     For SGD with Nesterov momentum ρ, a gradient that m − 1 others follow moves the weights by (1 − ρ^(m+1)) / (1 − ρ)
-    times the rate, so ‖a‖₁ = Σ_{m=1…τ} (1 − ρ^(m+1)) / (1 − ρ) = (τ − ρ² (1 − ρ^τ) / (1 − ρ)) / (1 − ρ). The moments
-    are taken to be zero at the beginning of a round. AdamW's steps have the rate's size whatever the gradient, so for
-    it ‖a‖₁ = τ, which the paper does not derive.
+    times the rate, so ‖a‖₁ = Σ_{m=1…τ} (1 − ρ^(m+1)) / (1 − ρ) = (τ − ρ² (1 − ρ^τ) / (1 − ρ)) / (1 − ρ). That is with
+    moments that begin each round at zero (`optimizer_state: reset`). Where they are kept a round goes on at full speed,
+    each step moves the weights by 1 / (1 − ρ), and as only ratios between sites count ‖a‖₁ = τ. AdamW's steps have the
+    rate's size whatever the gradient, so for it ‖a‖₁ = τ, too. The paper derives neither.
     """
-    if training.optimizer != "sgd":
+    if training.optimizer != "sgd" or training.optimizer_state == "keep":
         return steps
     rho = training.momentum
     return float((steps - rho**2 * (1 - rho**steps) / (1 - rho)) / (1 - rho))
@@ -35,8 +36,8 @@ class FedNova(Strategy):
     """w ← w + τ_eff Σ p_k (w_k − w) / ‖a_k‖₁ with τ_eff = Σ p_k ‖a_k‖₁.
 
     ‖a_k‖₁ comes from the steps that site k says it did: for SGD with the momentum of `training.momentum` (Nesterov's)
-    by its closed form, for AdamW the number of steps. Where all sites do as many steps it is FedAvg. Running
-    statistics are those of the weighted mean.
+    by its closed form, for AdamW and for moments that are kept the number of steps. Where all sites do as many steps it
+    is FedAvg. Running statistics are those of the weighted mean.
     """
 
     def fold(self, fold: Fold) -> Flat:

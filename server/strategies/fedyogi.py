@@ -22,7 +22,8 @@ class FedYogi(FedOpt):
     """v ← v − (1 − β₂) Δ² sign(v − Δ²), w ← w + η m / (√v + τ).
 
     Args:
-        rate: η, the largest step of a parameter in one round.
+        rate: η, about the step of a parameter whose changes are large and steady; a sudden one, and the first,
+            moves it by up to (1 − β₁) / √(1 − β₂) η in one round.
         beta1: Decay of the mean change; the paper takes 0.9, over hundreds of rounds.
         beta2: How fast v follows Δ².
         tau: Changes much smaller than it are not scaled up.

@@ -176,7 +176,7 @@ POINTS = {
     "in the first step": ("client.training:rate_at", 1, "kill"),
     "in the third step": ("client.training:rate_at", 3, "kill"),
     "while the open round is written": ("client.work.midround:save_file", 2, "torn"),
-    "after the last step": ("client.app:_keep", 1, "kill"),
+    "after the last step": ("client.app:send", 1, "kill"),
     "while the site keeps its state": ("client.work.state:save_file", 1, "torn"),
     "before the reply is written": ("client.handover.files:write_whole", 1, "kill"),
     "after the reply was written": ("client.work.workshop:Workshop.finished", 1, "kill"),

@@ -75,3 +75,13 @@ def test_a_damaged_state_is_said(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match=r"round-00001\.safetensors is damaged; remove it"):
         state.load(1)
+
+
+def test_what_training_needs_and_is_gone_is_said(tmp_path: Path) -> None:
+    state = SiteState(tmp_path)
+    assert state.load(0, needed=True) == {}
+    stage(state, 2)
+    assert state.load(2, needed=True)
+    with pytest.raises(CheckpointError, match=r"round-00003\.safetensors is gone, and without it"):
+        state.load(3, needed=True)
+    assert loaded(state, 3) == 2

@@ -217,3 +217,23 @@ def test_fedreps_round_trains_the_head_and_then_the_body() -> None:
     extra = HeadFirst(1 / 3, ["head.weight", "head.bias"])
     train(net, nn.CrossEntropyLoss(), make_optimizer(net, settings), [batch] * 6, settings, Span(6, 6, 12), extra, look)
     assert moved == [{"head"}] * 2 + [{"body"}] * 4
+
+
+@pytest.mark.parametrize(("share", "count", "expected"), [
+    (0.04, 10, ["head"] + ["body"] * 9), (0.96, 10, ["head"] * 9 + ["body"]), (0.5, 1, ["both"]),
+])  # fmt: skip
+def test_neither_head_nor_body_is_left_out_by_rounding(share: float, count: int, expected: list[str]) -> None:
+    net = Features()
+    batch, moved = (torch.randn(2, 1, 8, 8), torch.randint(0, 2, (2, 8, 8))), []
+    before = {n: p.detach().clone() for n, p in net.named_parameters()}
+
+    def look() -> None:
+        parts = {n.split(".")[0] for n, p in net.named_parameters() if not torch.equal(p.detach(), before[n])}
+        moved.append("both" if len(parts) > 1 else "".join(parts))
+        before.update({n: p.detach().clone() for n, p in net.named_parameters()})
+
+    settings = PLAIN.model_copy(update={"optimizer": "adamw", "weight_decay": 0.1})
+    extra = HeadFirst(share, ["head.weight", "head.bias"])
+    span = Span(0, count, count)
+    train(net, nn.CrossEntropyLoss(), make_optimizer(net, settings), [batch] * count, settings, span, extra, look)
+    assert moved == expected

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from client.data.volume import SiteData
 from client.evaluation import evaluate, summary
 from client.own_choice import Choice, choice_folder, read_choice
 from client.own_layers import initial
@@ -138,6 +139,13 @@ def test_a_site_that_did_not_train_ends_with_the_global_model(two, toy_study) ->
     assert found["own-validation-finetuned"] == found["own-validation-local"] == 0
     assert found["own-validation-global"] > 0
     assert not choice_folder(home(two, "b"), "run").exists() or not list(choice_folder(home(two, "b"), "run").iterdir())
+
+
+def test_a_site_for_testing_only_needs_no_cases_for_an_epoch(two, toy_study) -> None:
+    parts = two.sites["b"](toy_study())
+    two.sites["b"] = lambda study: SiteData((), parts.validation, parts.test)
+    study = toy_study(evaluation={"own": OWN}, training={"steps": None, "epochs": 1})
+    assert told(two.run(study, train=["a"]))["b"]["own-chosen"] == 0
 
 
 class Interrupted(BaseException):

@@ -1,5 +1,6 @@
 """What strategies keep at a site: a reply that is lost puts no site ahead, and messages on a wire change no bit."""
 
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -137,6 +138,30 @@ def test_a_lost_reply_never_puts_a_site_ahead(toy, study: Study) -> None:
     assert all(torch.equal(one[k], two[k]) for k in one)
     failed = [e["round"] for e in read_events(lost.folder / "events.jsonl") if e["event"] == "failed"]
     assert failed == [2]
+
+
+NEEDED = ("scaffold", "feddyn", "fedper", "fedbn")
+
+
+@pytest.mark.parametrize("name", ["fedavg", "ditto", *NEEDED])
+def test_a_site_that_lost_its_state_stays_out_where_the_rest_counts_on_it(toy, toy_study, name: str) -> None:
+    """A control variate that began anew would turn the coordinator's wrong for good; kept moments may begin anew."""
+    toy.add("a", 0)
+    toy.add("b", 100)
+    study = toy_study(strategy={"name": name})
+    grid, _ = toy.grid()
+    members = list(join(grid, study).values())
+
+    def lose(event: dict[str, Any]) -> None:
+        if event["event"] == "folded" and event["round"] == 1:
+            shutil.rmtree(toy.folder / "out" / "sites" / "b" / "state")
+
+    made = Run(grid, study, toy.folder / "out" / "run", members, members, listener=lose)
+    made.start()
+    events = read_events(made.folder / "events.jsonl")
+    failed = [(e["site"], e["round"]) for e in events if e["event"] == "failed"]
+    assert failed == ([("b", 2), ("b", 3)] if name in NEEDED else [])
+    assert all("E_CHECKPOINT" in e["why"] for e in events if e["event"] == "failed")
 
 
 class Interrupted(BaseException):

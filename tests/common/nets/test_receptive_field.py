@@ -14,6 +14,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from common.cards import NetCard, card_of
 from common.names import NETS
 from common.nets import divisor
+from common.nets.r2unet import RepeatedBatchNorm
 
 NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm)
 MEANS: dict[type[nn.Module], Callable[..., nn.Module]] = {
@@ -58,7 +59,7 @@ def _all_paths_open(net: nn.Module) -> nn.Module:
         if hasattr(module, "inplace"):
             module.inplace = False
         for name, child in list(module.named_children()):
-            if isinstance(child, NORMS):
+            if isinstance(child, (*NORMS, RepeatedBatchNorm)):
                 setattr(module, name, nn.Identity())
             elif type(child) in MEANS:
                 mean = MEANS[type(child)]

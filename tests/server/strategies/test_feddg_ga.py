@@ -37,7 +37,14 @@ def test_a_site_that_was_away_keeps_its_share_and_a_new_one_begins_at_the_mean(s
     run.fold(by, [0.0], [[1.0], [5.0], [9.0]], [1, 1, 2], losses((1, 0.2), (1, 0.3), (1, 0.1)))
     run.fold(by, [0.0], [[1.0]], [1], losses((0.5, 0.2)))
     assert [float(run.memory["shares"][f"site-{i}"][0]) for i in range(3)] == pytest.approx([0.25, 0.25, 0.5])
+    assert list(run.memory["trained"]) == ["site-0"], "the gap of who comes back is not known"
     run.memory["shares"] = {"site-0": np.array([0.2]), "site-1": np.array([0.6])}
     run.memory["trained"] = {}
     result = run.fold(by, [0.0], [[0.0], [0.0], [6.0]], [1, 1, 1], losses((1, 1), (1, 1), (1, 1)))
     assert result[0] == pytest.approx(6 * 0.4 / 1.2)
+
+
+def test_who_lost_all_say_is_heard_where_nobody_else_answers(sites, strategy) -> None:
+    run, by = sites(1), strategy("feddg_ga")
+    run.memory |= {"shares": {"site-0": np.zeros(1), "site-1": np.zeros(1), "away": np.ones(1)}, "trained": {}}
+    assert run.fold(by, [0.0], [[2.0], [4.0]], [1, 9], losses((1, 1), (1, 1))).tolist() == [3.0]

@@ -15,8 +15,23 @@ def test_effective_steps_are_how_far_torchs_sgd_goes_on_gradients_of_one(study_o
     for _ in range(steps):
         weight.grad = torch.ones_like(weight)
         optimizer.step()
-    training = study_of(optimizer="sgd", momentum=momentum).training
+    training = study_of(optimizer="sgd", momentum=momentum, optimizer_state="reset").training
     assert effective_steps(training, steps) == pytest.approx(-weight.item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("steps", [3, 50])
+def test_with_moments_that_are_kept_every_step_of_torchs_sgd_goes_equally_far(study_of, steps) -> None:
+    weight = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    optimizer = torch.optim.SGD([weight], lr=1.0, momentum=0.9, nesterov=True)
+    went = []
+    for _ in range(400):
+        start = weight.item()
+        for _ in range(steps):
+            weight.grad = torch.ones_like(weight)
+            optimizer.step()
+        went.append(start - weight.item())
+    training = study_of(optimizer="sgd", momentum=0.9, optimizer_state="keep").training
+    assert went[-1] / effective_steps(training, steps) == pytest.approx(10, rel=1e-9)
 
 
 def test_adamw_counts_steps(study_of) -> None:
