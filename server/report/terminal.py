@@ -12,8 +12,8 @@ from server.report.sentences import failed
 from server.report.tables import Scores, winners
 from server.report.verdict import judge
 
-FEW_COLUMNS = 8  # methods beside each other; more are laid below each other
-FEW_SITES = 4
+SITE_WIDTH = 26  # characters of a site's name; longer ones are cut
+CELL_WIDTH = 6  # 0.912 and a mark
 COLOURS = {"better": "green", "mixed": "yellow", "open": "yellow", "worse": "red", "none": "yellow"}
 
 
@@ -27,10 +27,11 @@ def print_summary(results: Mapping[str, Any], console: Console) -> None:
     title = "Mean Dice on test scans" + ("" if scores.judged else " (best in bold)")
     others = [Scores(results, measure) for measure in measures(results)[1:]]
     table = Table(title=title, title_justify="left", title_style="bold")
-    if len(scores.methods) > FEW_COLUMNS:
-        _by_method(table, scores, others)
-    else:
+    room = (console.width - SITE_WIDTH - 4) // (CELL_WIDTH + 2)
+    if len(scores.methods) <= room:
         _by_site(table, scores, others)
+    else:
+        _by_method(table, scores, others, room)
     console.print(table)
     for line in failed(scores):
         console.print(Text(f"† {line}", style="red"))
@@ -43,7 +44,7 @@ def print_summary(results: Mapping[str, Any], console: Console) -> None:
 def _by_site(table: Table, scores: Scores, others: Sequence[Scores]) -> None:
     """A row for each site, then for each mean."""
     # Text, not markup: names come from files.
-    table.add_column("site", overflow="ellipsis", no_wrap=True, max_width=26)
+    table.add_column("site", overflow="ellipsis", no_wrap=True, max_width=SITE_WIDTH)
     for method in scores.methods:
         table.add_column(Text(scores.titles[method]), justify="right", max_width=12)
     for site in scores.trained:
@@ -61,9 +62,10 @@ def _by_site(table: Table, scores: Scores, others: Sequence[Scores]) -> None:
         table.add_row(f"mean {other.measure.heading}", *_cells(other, None))
 
 
-def _by_method(table: Table, scores: Scores, others: Sequence[Scores]) -> None:
-    """A row for each of many methods; with many sites, too, the means alone."""
-    places = [*(scores.sites if len(scores.sites) <= FEW_SITES else ()), None]
+def _by_method(table: Table, scores: Scores, others: Sequence[Scores], room: int) -> None:
+    """A row for each of many methods, which would not fit beside each other; with many sites, too, the means alone."""
+    few = len(scores.sites) + 1 + len(others) <= room
+    places = [*(scores.sites if few else ()), None]
     columns = [(scores, place) for place in places] + [(other, None) for other in others]
     table.add_column("method", overflow="ellipsis", no_wrap=True, min_width=12)
     for found, place in columns:

@@ -309,6 +309,16 @@ def test_many_methods_are_laid_below_each_other(tmp_path: Path, make_results: Ma
     assert found[1] == shown["FedAvg"][0]
 
 
+@pytest.mark.parametrize("width", [60, 80, 100, 160])
+def test_no_number_of_the_terminal_table_is_cut(make_results: Make, width: int) -> None:
+    results = make_results(sites=4, seeds=1, rounds=2, distances=True)
+    console = Console(width=width, record=True, file=io.StringIO())
+    print_summary(results, console)
+    cells = [cell.strip() for line in console.export_text().splitlines() for cell in line.split("│")[2:-1]]
+    assert cells
+    assert all(re.fullmatch(r"[\d.]+†?|–|failed†?", cell) for cell in cells)
+
+
 def test_sizes_and_times_read_well() -> None:
     sizes = {None: "–", 0: "0 B", 999: "999 B", 1000: "1.0 kB", 4_812_344: "4.8 MB", 2.5e13: "25.0 TB"}
     assert {v: size(v) for v in sizes} == sizes
