@@ -4,6 +4,7 @@
 files use: one that it does not know is an error, so that no restriction is lost on the way.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -66,9 +67,10 @@ def base() -> str:
 
 def wheels() -> Path:
     """Wheels of all that the project needs, in the versions of deploy/constraints.txt."""
-    folder = _kept() / "wheels"
+    constraints = str(ROOT / "deploy" / "constraints.txt")
+    asked = [Path(constraints).read_bytes(), (ROOT / "pyproject.toml").read_bytes()]
+    folder = _kept() / f"wheels-{hashlib.sha256(b''.join(asked)).hexdigest()[:16]}"
     if not any(folder.glob("*.whl")):
-        constraints = str(ROOT / "deploy" / "constraints.txt")
         run(sys.executable, "-m", "pip", "wheel", "-q", "-w", str(folder), "-c", constraints, str(ROOT), "hatchling")
         for own in folder.glob("fedscan-*.whl"):
             own.unlink()

@@ -66,13 +66,20 @@ def beside(me: Path, what: str) -> Path:
     return me.with_name(f"{me.name}.{what}")
 
 
-def arm(trouble: Trouble, me: Path) -> None:
-    """Wrap the function. `me` is the path of the process's files, without their suffix."""
-    module, _, path = trouble.at.partition(":")
+def owner_of(at: str) -> tuple[Any, str]:
+    """What has the function `at` (a module or a class), and its name there; AttributeError if there is none."""
+    module, _, path = at.partition(":")
     owner: Any = importlib.import_module(module)
     *parents, name = path.split(".")
     for part in parents:
         owner = getattr(owner, part)
+    getattr(owner, name)
+    return owner, name
+
+
+def arm(trouble: Trouble, me: Path) -> None:
+    """Wrap the function. `me` is the path of the process's files, without their suffix."""
+    owner, name = owner_of(trouble.at)
     original = getattr(owner, name)
     calls = itertools.count(1)
 

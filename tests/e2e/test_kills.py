@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.crash import Trouble
+from tests.e2e.crash import Trouble, owner_of
 from tests.e2e.deployment import SERVER
 from tests.e2e.toy import Toy
 
@@ -47,12 +47,12 @@ POINTS: dict[str, dict[str, tuple[str, Trouble]]] = {
     "link": {
         "before download": (LINK, Trouble("client.link:read_layout", 2)),
         "during download": (LINK, Trouble("client.network.download:_write", 3)),
-        "after download": (LINK, Trouble("client.link:Link._remember", 3)),
+        "after download": (LINK, Trouble("client.network.open_task:OpenNote.write", 3)),
         "before the task is confirmed": (LINK, Trouble("client.network.fleet:Fleet.confirm", 2)),
         "during training": (TRAINER, Trouble(STEP, 5, whom=LINK)),
         "before upload": (LINK, Trouble("client.network.fleet:Fleet.announce", 2)),
         "during upload": (LINK, Trouble("client.network.fleet:Fleet.push", 7)),
-        "after upload": (LINK, Trouble("client.link:Link._remember", 4)),
+        "after upload": (LINK, Trouble("client.network.open_task:OpenNote.write", 4)),
         "during validation": (TRAINER, Trouble("client.app:evaluate", 2, whom=LINK)),
         "while its status is written": (LINK, Trouble("client.network.standing:Standing.write", 9)),
     },
@@ -127,6 +127,13 @@ def killed(toy: Toy, who: str, when: str) -> None:
     for victim in trouble.whom.split() or [at]:
         made.revive(victim)
     assert toy.outcome(run) == toy.expected
+
+
+@pytest.mark.parametrize(("who", "when"), MATRIX)
+def test_every_point_is_in_the_code(who: str, when: str) -> None:
+    """Else the matrix, which runs more rarely, would be the first to notice that a function has moved."""
+    _, trouble = POINTS[who][when]
+    assert callable(getattr(*owner_of(trouble.at)))
 
 
 @pytest.mark.parametrize(("who", "when"), PLAIN)
