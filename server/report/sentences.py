@@ -70,7 +70,16 @@ def against_local(scores: Scores, d: Difference) -> str:
     text = (f"{where}, {scores.titles[d.first]} reached a mean Dice of {number(d.means[0])} on test scans and "
             f"{whose} {number(d.means[1])}: a difference of {gap(d)}.")  # fmt: skip
     text += " The interval contains 0, so chance could explain the difference." if d.sign == "open" else ""
-    return text + caveat(d)
+    return text + _other_means(scores, d) + caveat(d)
+
+
+def _other_means(scores: Scores, d: Difference) -> str:
+    """Why the table has other means than this comparison; empty if it has the same."""
+    shown = [scores.summary(method, None) for method in (d.first, d.second)]
+    if d.incomplete or all(s and number(s.mean) == number(mean) for s, mean in zip(shown, d.means, strict=True)):
+        return ""
+    return (" In this comparison a structure that only one of the two rightly leaves out counts as 1 for it; "
+            "the table leaves it out, so its means are slightly different.")  # fmt: skip
 
 
 def by_site(sites: Sequence[Difference]) -> str:

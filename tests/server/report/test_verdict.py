@@ -71,6 +71,7 @@ def test_the_stated_numbers_are_the_paired_means() -> None:
     assert pooled.sign == "worse"
     assert f"a difference of +{mean['fedavg'] - mean['local']:.3f}" in found.sentences[0]
     assert any("pooling was better" in s for s in found.sentences)
+    assert "the table" not in found.sentences[0]
 
 
 def test_a_losing_site_is_named_with_its_loss() -> None:
@@ -244,6 +245,7 @@ def test_what_only_one_method_draws_counts_against_it() -> None:
     found = judge(results)
     assert found.tone == "worse"
     assert found.comparisons[0].means == pytest.approx((0.4, 0.9))
+    assert "the table leaves it out, so its means are slightly different" in found.sentences[0]
 
 
 def visited(gain: float, away: float, noise: float = 0.02) -> dict[str, Any]:
